@@ -1,0 +1,263 @@
+"""KSampler (TCD) and KSampler Advanced (TCD)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import comfy.sample
+import comfy.utils
+import latent_preview
+import torch
+from comfy_api.latest import io
+
+from ..tcd_core import gamma_per_step
+from .gamma import CATEGORY, gamma_input, gamma_schedule_input, order_input
+from .host import tcd_sigmas
+from .sampling import RunState, run_levels, tcd_sampler
+
+CARRY_KEY = "tcd_toolkit_carry"
+MAX_SEED = 0xFFFFFFFFFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What a stage of a split run hands on in the LATENT beside its samples, so that the next continues exactly.
+
+    The host's own LATENT has only the noisy samples. Inpainting needs the clean picture and the run's first noise to
+    fill the kept region in; order 2M needs the last prediction; the state itself skips a round of scaling.
+
+    Attributes:
+        samples: the LATENT's tensor this belongs to; a node that made another in between makes it void.
+        sigma: the noise level of the state.
+        latent_format: class of the model's latent space.
+        clean, noise: the latent and initial noise the run began with.
+        state: the sampler's state at its end.
+    """
+
+    samples: torch.Tensor
+    sigma: float
+    latent_format: type
+    clean: torch.Tensor
+    noise: torch.Tensor
+    state: RunState
+
+    def fits(self, latent: dict, model, sigmas: torch.Tensor) -> bool:
+        same_space = type(model.get_model_object("latent_format")) is self.latent_format
+        return latent["samples"] is self.samples and same_space and float(sigmas[0]) == self.sigma
+
+
+def initial_noise(latent: dict, samples: torch.Tensor, seed: int) -> tuple[torch.Tensor, list[int]]:
+    """(noise, item numbers): drawn item by item by the batch's index, so that item i is the same alone."""
+    items = list(latent.get("batch_index") or range(samples.shape[0]))
+    if len(items) != samples.shape[0]:
+        items = list(range(samples.shape[0]))
+    return comfy.sample.prepare_noise(samples, seed, items), items
+
+
+def run_sampler(model, seed, cfg, positive, negative, sampler, sigmas, latent, samples, noise):
+    """One call of the host's sampling with previews, progress and the latent's mask."""
+    return comfy.sample.sample_custom(
+        model,
+        noise,
+        cfg,
+        sampler,
+        sigmas,
+        positive,
+        negative,
+        samples,
+        noise_mask=latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+
+
+def output_latent(latent: dict, samples: torch.Tensor, carry: Carry | None = None) -> io.NodeOutput:
+    out = {key: value for key, value in latent.items() if key != CARRY_KEY}
+    out["samples"] = samples
+    if carry is not None:
+        out[CARRY_KEY] = carry
+    return io.NodeOutput(out)
+
+
+def common_inputs(seed_name: str) -> dict[str, io.Input]:
+    """The inputs both nodes share, by name."""
+    inputs = [
+        io.Model.Input("model", tooltip="The model, with a TCD LoRA (TCD LoRA Loader) or another few-step LoRA."),
+        io.Int.Input(
+            seed_name,
+            default=0,
+            min=0,
+            max=MAX_SEED,
+            control_after_generate=True,
+            tooltip="Seed of the initial noise and of every step's noise. The same seed gives the same picture, on "
+            "any device and however the run is split or batched.",
+        ),
+        io.Int.Input(
+            "steps", default=4, min=1, max=10000, tooltip="How many steps; 2 to 8 is usual, more may be used."
+        ),
+        io.Float.Input(
+            "cfg",
+            default=1.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="Guidance scale. TCD LoRAs hold the guidance already: leave it at 1, which also halves the cost.",
+        ),
+        gamma_input(),
+        io.Conditioning.Input("positive", tooltip="What the picture should show."),
+        io.Conditioning.Input("negative", tooltip="What it should not; without effect at cfg 1."),
+        io.Latent.Input("latent_image", tooltip="The latent to denoise: empty for text to image."),
+    ]
+    return {value.id: value for value in inputs}
+
+
+class KSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TCDToolkit_KSampler",
+            display_name="KSampler (TCD)",
+            category=CATEGORY,
+            description="Samples with TCD's strategic stochastic sampling on the reference's times: everything in one "
+            "node.",
+            inputs=[
+                *common_inputs("seed").values(),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The reference's strength, for img2img: exactly `steps` steps are run from lower down the "
+                    "time grid. 0 returns the latent.",
+                ),
+                order_input(optional=True),
+                gamma_schedule_input(),
+                io.Sigmas.Input(
+                    "sigmas",
+                    optional=True,
+                    tooltip="Sigmas of your own; when connected, steps and denoise are not used.",
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="The denoised latent.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        seed,
+        steps,
+        cfg,
+        gamma,
+        positive,
+        negative,
+        latent_image,
+        denoise,
+        order="1",
+        gamma_schedule=None,
+        sigmas=None,
+    ) -> io.NodeOutput:
+        if sigmas is None:
+            sigmas = tcd_sigmas(model.get_model_object("model_sampling"), steps, denoise)
+        samples = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
+        if len(sigmas) < 2:
+            return output_latent(latent_image, samples)
+        noise, items = initial_noise(latent_image, samples, seed)
+        sampler = tcd_sampler(gamma if gamma_schedule is None else gamma_schedule, order, batch_index=items)
+        samples = run_sampler(model, seed, cfg, positive, negative, sampler, sigmas, latent_image, samples, noise)
+        return output_latent(latent_image, samples)
+
+
+class KSamplerAdvanced(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        shared = common_inputs("noise_seed")
+        switch = ["enable", "disable"]
+        return io.Schema(
+            node_id="TCDToolkit_KSamplerAdvanced",
+            display_name="KSampler Advanced (TCD)",
+            category=CATEGORY,
+            description="KSampler (TCD) over part of the steps. Two of these in a row, with one seed, give the picture "
+            "of the whole run at every gamma and order, inpainting included.",
+            inputs=[
+                shared["model"],
+                io.Combo.Input(
+                    "add_noise",
+                    options=switch,
+                    default="enable",
+                    tooltip="Enable in the first stage; disable in a stage that continues another.",
+                ),
+                shared["noise_seed"],
+                shared["steps"],
+                shared["cfg"],
+                shared["gamma"],
+                shared["positive"],
+                shared["negative"],
+                shared["latent_image"],
+                io.Int.Input("start_at_step", default=0, min=0, max=10000, tooltip="First step of this stage."),
+                io.Int.Input("end_at_step", default=10000, min=0, max=10000, tooltip="Step before which it stops."),
+                io.Combo.Input(
+                    "return_with_leftover_noise",
+                    options=switch[::-1],
+                    default="disable",
+                    tooltip="Enable where another stage continues; disable to step to the clean end.",
+                ),
+                order_input(optional=True),
+                gamma_schedule_input(),
+            ],
+            outputs=[io.Latent.Output(tooltip="The latent, clean or with the noise of end_at_step left in.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        add_noise,
+        noise_seed,
+        steps,
+        cfg,
+        gamma,
+        positive,
+        negative,
+        latent_image,
+        start_at_step,
+        end_at_step,
+        return_with_leftover_noise,
+        order="1",
+        gamma_schedule=None,
+    ) -> io.NodeOutput:
+        model_sampling = model.get_model_object("model_sampling")
+        whole = tcd_sigmas(model_sampling, steps)
+        levels, lands, schedule = run_levels(model_sampling, whole)
+        gammas = gamma_per_step(
+            gamma if gamma_schedule is None else gamma_schedule, [schedule.progress(v.t) for v in levels], lands
+        )
+        sigmas = whole[start_at_step : end_at_step + 1].clone()
+        samples = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
+        if len(sigmas) < 2:
+            return output_latent(latent_image, samples)
+        if return_with_leftover_noise == "disable":
+            sigmas[-1] = 0
+
+        carry = latent_image.get(CARRY_KEY)
+        noise, items = initial_noise(latent_image, samples, noise_seed)
+        if add_noise == "enable":
+            start = None
+        elif carry is not None and carry.fits(latent_image, model, sigmas):
+            start, samples, noise = carry.state, carry.clean, carry.noise
+        else:
+            start, noise = None, torch.zeros_like(noise)
+        state = RunState()
+        part = gammas[start_at_step : start_at_step + len(sigmas) - 1]
+        sampler = tcd_sampler(part, order, batch_index=items, start=start, state=state)
+        result = run_sampler(model, noise_seed, cfg, positive, negative, sampler, sigmas, latent_image, samples, noise)
+        if sigmas[-1] == 0:
+            return output_latent(latent_image, result)
+        state.x, state.x0 = state.x.to(result.device), state.x0.to(result.device)
+        latent_format = type(model.get_model_object("latent_format"))
+        return output_latent(
+            latent_image, result, Carry(result, float(sigmas[-1]), latent_format, samples, noise, state)
+        )
