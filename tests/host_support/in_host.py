@@ -12,13 +12,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACK = "tcd_toolkit_in_host"
 
 
-def start_host() -> None:
-    """Put the host first on the path and tell it to stay on the CPU, before any other of its modules is imported."""
+def start_host(cpu: bool = True) -> None:
+    """Put the host first on the path and keep it on the CPU, before any other of its modules is imported."""
     sys.path.insert(0, os.environ["COMFYUI_PATH"])
     import comfy.options  # noqa: F401  (args stay those of an empty command line)
     from comfy.cli_args import args
 
-    args.cpu = True
+    args.cpu = cpu
 
 
 def load_pack(name: str = ""):
