@@ -14,13 +14,14 @@ from ..tcd_core import FlowSchedule, KeyedNoise, Level, VESchedule, plan, sample
 from ..tcd_core.gamma import Gamma
 from ..tcd_core.sss import Order
 from .host import schedule_for
+from .target_patch import TARGET_TIME
 
 DEFAULT_GAMMA: float = 0.3
 DEFAULT_ORDER: Order = "1"
 
-# Keys in model_options["transformer_options"]: the first two a patch on the model, the third the sampler's message to
-# TCF(S+) networks. Numbers, text and value objects only: the host's merging of options extends lists.
-GAMMA_KEY, ORDER_KEY, TARGET_TIME_KEY = "tcd_gamma", "tcd_order", "tcd_target_time"
+# Keys of a patch in model_options["transformer_options"]. Numbers, text and value objects only: the host's merging of
+# options extends lists.
+GAMMA_KEY, ORDER_KEY = "tcd_gamma", "tcd_order"
 
 
 @dataclass
@@ -79,7 +80,7 @@ def sample_tcd(
     index = 0
 
     def predict_x0(x, t, s):
-        options[TARGET_TIME_KEY] = s.t
+        options[TARGET_TIME] = s.t
         return model(x, x.new_full((x.shape[0],), t.sigma), **extra_args)
 
     def on_step(i, step, x, x0):
