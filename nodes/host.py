@@ -25,7 +25,7 @@ def schedule_for(model_sampling) -> VESchedule | FlowSchedule:
             "Stable Diffusion (epsilon or v-prediction) or rectified flow model, or another sampler."
         )
     table, steps = _ve_table(model_sampling)
-    return VESchedule.from_ve_sigmas(table.double().cpu().numpy(), steps)
+    return VESchedule.from_ve_sigmas(table.double().numpy(), steps)
 
 
 def tcd_sigmas(model_sampling, steps: int, denoise: float = 1.0, original_steps: int = 50, times=()) -> torch.Tensor:
@@ -47,16 +47,14 @@ def tcd_sigmas(model_sampling, steps: int, denoise: float = 1.0, original_steps:
     is_flow = isinstance(schedule, FlowSchedule)
     total = len(model_sampling.sigmas) if is_flow else schedule.num_train_timesteps
     if is_flow and times and max(times) <= 1:
-        if any(b >= a for a, b in zip(times, times[1:], strict=False)) or min(times) <= 0:
-            raise ValueError(f"times of a flow must fall from at most 1 to above 0, got {', '.join(map(str, times))}")
-        return torch.FloatTensor([*times[len(times) - max(1, int(len(times) * denoise)) :], 0.0])
+        return torch.FloatTensor([*explicit_times(times, num_train_timesteps=None, strength=denoise), 0.0])
     if times:
         chosen = explicit_times(times, num_train_timesteps=total, strength=denoise)
     else:
         chosen = inference_times(
             steps,
             num_train_timesteps=total,
-            original_inference_steps=min(original_steps, total),
+            original_inference_steps=original_steps,
             strength=denoise,
             dense="when needed",
         )
@@ -86,8 +84,8 @@ def _is_edm(model_sampling) -> bool:
 
 
 def _ve_table(model_sampling) -> tuple[torch.Tensor, int]:
-    """(table of VE sigmas, rising, evenly spaced in the model's time; number of training times)."""
-    sigmas = model_sampling.sigmas.detach()
+    """(table of VE sigmas on the CPU, rising, even in the model's time; number of training times)."""
+    sigmas = model_sampling.sigmas.detach().cpu()  # before any float64, which not every device has
     if isinstance(model_sampling, getattr(host_sampling, "ModelSamplingContinuousV", ())):
         # its table is even in log sigma, its network's time is (2/pi) atan sigma
         first, last = (float(model_sampling.timestep(v.double())) for v in (sigmas[0], sigmas[-1]))

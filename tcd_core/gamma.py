@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -103,7 +104,7 @@ class GammaSchedule:
         try:
             fields = json.loads(text)
             return cls(**{**fields, "values": tuple(fields.get("values", ()))})
-        except (TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a gamma schedule: {error}") from error
 
 
@@ -111,9 +112,9 @@ Gamma = float | GammaSchedule | Sequence[float]
 
 
 def check_gamma(gamma: float) -> float:
-    """gamma itself; ValueError outside [0, 1] (NaN included)."""
-    if not 0.0 <= gamma <= 1.0:
-        raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
+    """gamma as a float; ValueError for what is no number in [0, 1] (NaN included)."""
+    if not isinstance(gamma, Real) or not 0.0 <= gamma <= 1.0:
+        raise ValueError(f"gamma must lie in [0, 1], got {gamma!r}")
     return float(gamma)
 
 
@@ -121,7 +122,7 @@ def gamma_per_step(gamma: Gamma, progress: Sequence[float], lands: bool = True) 
     """One gamma per step from a number, a `GammaSchedule` or a ready list of M numbers."""
     if isinstance(gamma, GammaSchedule):
         return gamma.per_step(progress, lands)
-    if isinstance(gamma, int | float):
+    if isinstance(gamma, Real | str):
         return [check_gamma(gamma)] * len(progress)
     if len(gamma) != len(progress):
         raise ValueError(f"{len(gamma)} gammas given for {len(progress)} steps: one for each step")

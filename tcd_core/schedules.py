@@ -15,6 +15,7 @@ import numpy as np
 from .levels import Level, ve_to_vp, vp_to_ve
 
 _LAMBDA_LIMIT = 40.0  # stands in for ±inf when times are interpolated in lambda: e^-40 < float64's epsilon
+_SMALLEST_R = 0.2  # of (lambda_u − lambda_t) / h; ½ at the exact midpoint
 _ON_TABLE = 1e-3  # a time this near an integer is that integer: float32 sigmas give times good to about 1e-5
 
 
@@ -72,7 +73,7 @@ class VPSchedule:
         interpolation of −log ᾱ, which starts from 0 at t = −1; on SD's schedule that is exact to 2·10⁻⁷ in ς.
 
         Raises:
-            ValueError: a sigma is not positive and finite, or the entries do not divide N.
+            ValueError: a sigma is not positive and finite, the entries do not divide N, or are fewer than three.
         """
         sigmas = np.asarray(sigmas, dtype=np.float64)
         if not (np.isfinite(sigmas).all() and (sigmas > 0).all()):
@@ -82,13 +83,18 @@ class VPSchedule:
             return cls(1.0 / (1.0 + sigmas**2))
         if count > total or total % count:
             raise ValueError(f"{count} sigmas do not fit {total} training times: the first must divide the second")
+        if count < 3:
+            raise ValueError(f"a short table needs at least 3 sigmas to fill the times in between, got {count}")
         times = np.arange(total // count - 1, total, total // count)
         log_alpha_bar = -_lagrange3(np.arange(total), np.r_[-1, times], np.r_[0.0, np.log1p(sigmas**2)])
         log_alpha_bar[times] = -np.log1p(sigmas**2)
         return cls(np.minimum.accumulate(np.exp(log_alpha_bar)), network_times=times)
 
     def zero_terminal_snr(self) -> VPSchedule:
-        """Rescaled so that ᾱ_{N−1} = 0: sqrt(ᾱ) shifted and stretched, ᾱ_0 kept (arXiv 2305.08891, Algorithm 1)."""
+        """Rescaled so that ᾱ_{N−1} = 0: sqrt(ᾱ) shifted and stretched, ᾱ_0 kept (arXiv 2305.08891, Algorithm 1).
+
+        Always in VP coordinates: VE coordinates do not exist at ᾱ = 0.
+        """
         root = np.sqrt(self.alpha_bar)
         return VPSchedule(((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2, self.network_times)
 
@@ -140,15 +146,17 @@ class VPSchedule:
     def midpoint(self, t: Level, s: Level) -> Level | None:
         """TCF(2)'s u: the network's time nearest to ``lambda_u = (lambda_t + lambda_s)/2``, strictly between s and t.
 
-        None where there is none: lambda infinite at an end, or no time of the network in between.
+        None where there is none: lambda infinite at an end, no time of the network in between, or only one so near t
+        that the second-order form would divide rounding by r.
         """
         if not (math.isfinite(t.lam) and math.isfinite(s.lam)):
             return None
         between = self.network_times[(self.network_times > s.t) & (self.network_times < t.t)]
         if len(between) == 0:
             return None
-        u = self.time_at(0.5 * (t.lam + s.lam))
-        return self.level(float(between[np.argmin(np.abs(between - u))]))
+        middle = self.time_at(0.5 * (t.lam + s.lam))
+        u = self.level(float(between[np.argmin(np.abs(between - middle))]))
+        return u if u.lam - t.lam >= _SMALLEST_R * (s.lam - t.lam) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +179,9 @@ class VESchedule(VPSchedule):
         return Level(self.time_at_sigma(sigma), 1.0, sigma)
 
     def time_at_sigma(self, sigma: float) -> float:
-        """The time of a VE sigma; 0 for sigma = 0."""
+        """The time of a VE sigma; 0 for sigma = 0. ValueError for a negative sigma or NaN."""
+        if not sigma >= 0:
+            raise ValueError(f"a sigma must be a number from 0 up, got {sigma}")
         return self.time_at(-math.log(sigma)) if sigma > 0 else 0.0
 
 

@@ -65,6 +65,8 @@ def diffuse_coefficients(s: Level, n: Level) -> tuple[float, float]:
     """
     if s == n:
         return 1.0, 0.0
+    if s.alpha == 0:
+        raise ValueError(f"time {s.t} has alpha = 0: nothing of the data is left there to lead on to time {n.t}")
     if n.alpha * s.sigma > s.alpha * n.sigma * (1 + 1e-9):
         raise ValueError(f"time {s.t} is noisier than time {n.t}: no noise to add leads from one to the other")
     a = n.alpha / s.alpha
@@ -96,11 +98,14 @@ def plan(
         previous: for "2M", the level of an earlier run's last evaluation, which this run continues.
 
     Raises:
-        ValueError: levels that do not fall, gamma outside [0, 1], a gamma list of the wrong length, unknown order.
+        ValueError: no levels, NaN in them or levels that do not fall; gamma outside [0, 1], or a list of the wrong
+            length; unknown order.
     """
     if order not in ORDERS:
         raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
     levels = list(levels)
+    if not levels or any(math.isnan(v.alpha) or math.isnan(v.sigma) for v in levels):
+        raise ValueError(f"a run needs noise levels to go along, got {levels}")
     if any(b.lam < a.lam for a, b in zip(levels, levels[1:], strict=False)):
         raise ValueError(f"noise levels must fall along a run, got times {', '.join(f'{v.t:g}' for v in levels)}")
     ends = [*levels[1:], schedule.landing(levels[-1])] if lands else levels[1:]
@@ -158,7 +163,12 @@ def sample(
 
     Returns:
         Latents at steps[-1].n, like x.
+
+    Raises:
+        ValueError: the plan continues a "2M" run and ``previous`` is missing.
     """
+    if steps and steps[0].weight and steps[0].u is None and previous is None:
+        raise ValueError("this plan continues a 2M run: give `previous`, the data prediction which that run ended with")
     dtype = x.dtype
     x = x.to(torch.promote_types(dtype, torch.float32))
     for i, step in enumerate(steps):
@@ -169,7 +179,7 @@ def sample(
         if step.u:
             x_u = tcf1(x, x0, step.t, step.u)
             x_bar = correct(x0, model(x_u.to(dtype), step.u, step.s).to(x.dtype), step.weight)
-        elif step.weight and previous is not None:
+        elif step.weight:
             x_bar = correct(x0, previous, step.weight)
         x = sss_step(step, x, x_bar, noise(step.n) if step.b else None)
         previous = x0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -41,8 +42,8 @@ def inference_times(
             strength outside (0, 1] or steps below 1.
     """
     n = num_train_timesteps
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    if steps < 1 or steps != int(steps):
+        raise ValueError(f"steps must be a whole number from 1 up, got {steps}")
     if not 0 < strength <= 1:
         raise ValueError(f"strength must lie in (0, 1], got {strength}")
     if not 1 <= original_inference_steps <= n:
@@ -56,27 +57,38 @@ def inference_times(
             f"{steps} steps do not fit the grid's {len(grid)} times (of {original_inference_steps} at strength "
             f"{strength:g}): use at most {len(grid)} steps, a higher strength or more original_inference_steps"
         )
-    indices = np.floor(np.linspace(0, len(grid), num=steps, endpoint=False)).astype(np.int64)
+    indices = np.floor(np.linspace(0, len(grid), num=int(steps), endpoint=False)).astype(np.int64)
     return grid[::-1][indices].tolist()
 
 
-def explicit_times(times: Sequence[int], *, num_train_timesteps: int = 1000, strength: float = 1.0) -> list[int]:
+def explicit_times(
+    times: Sequence[float], *, num_train_timesteps: int | None = 1000, strength: float = 1.0
+) -> list[int] | list[float]:
     """Explicit descending times; a strength below 1 keeps the last ``int(len · strength)``, as the reference does.
 
+    Args:
+        times: whole numbers in 0 … N−1; for a flow numbers in (0, 1].
+        num_train_timesteps: N; None for a flow.
+
     Raises:
-        ValueError: no times, not integers, not descending, outside 0 … N−1, or none left by the strength.
+        ValueError: no times, not descending, not whole numbers of the schedule, or none left by the strength.
     """
-    if not times:
+    shown = ", ".join(f"{t:g}" for t in times)
+    if len(times) == 0:
         raise ValueError("no times given: write them in descending order, such as 999, 759, 499, 259")
-    if any(t != int(t) for t in times):
-        raise ValueError(f"times of a discrete schedule are whole numbers, got {', '.join(f'{t:g}' for t in times)}")
-    if any(b >= a for a, b in zip(times, times[1:], strict=False)):
-        raise ValueError(f"times must be in descending order, got {', '.join(f'{t:g}' for t in times)}")
-    if times[0] >= num_train_timesteps or times[-1] < 0:
-        raise ValueError(f"times must lie in 0 … {num_train_timesteps - 1}, got {times[0]:g} … {times[-1]:g}")
+    if not all(b < a for a, b in zip(times, times[1:], strict=False)):
+        raise ValueError(f"times must be in descending order, got {shown}")
+    if num_train_timesteps is None:
+        if not (times[0] <= 1 and times[-1] > 0):
+            raise ValueError(f"times of a flow must lie above 0 and at most at 1, got {shown}")
+    elif not all(math.isfinite(t) and t == int(t) for t in times):
+        raise ValueError(f"times of a discrete schedule are whole numbers, got {shown}")
+    elif times[0] >= num_train_timesteps or times[-1] < 0:
+        raise ValueError(f"times must lie in 0 … {num_train_timesteps - 1}, got {shown}")
     if not 0 < strength <= 1:
         raise ValueError(f"strength must lie in (0, 1], got {strength}")
     kept = min(int(len(times) * strength), len(times))
     if kept == 0:
         raise ValueError(f"strength {strength:g} leaves none of the {len(times)} times: raise it or give more times")
-    return [int(t) for t in times[len(times) - kept :]]
+    kind = float if num_train_timesteps is None else int
+    return [kind(t) for t in times[len(times) - kept :]]
