@@ -20,7 +20,7 @@ def schedule_for(model_sampling) -> VESchedule | FlowSchedule:
         return FlowSchedule()
     if _is_edm(model_sampling):
         raise ValueError(
-            f"TCD does not apply to this model ({type(model_sampling).__name__}): it is of the EDM type, trained over "
+            f"TCD does not apply to this model ({_host_class(model_sampling)}): it is of the EDM type, trained over "
             "continuous sigmas, and has no diffusion time of which s = (1 - gamma) t could be taken. Use a "
             "Stable Diffusion (epsilon or v-prediction) or rectified flow model, or another sampler."
         )
@@ -51,6 +51,11 @@ def tcd_sigmas(model_sampling, steps: int, denoise: float = 1.0, original_steps:
     if times:
         chosen = explicit_times(times, num_train_timesteps=total, strength=denoise)
     else:
+        if steps > (most := int(total * denoise)):
+            raise ValueError(
+                f"{steps} steps at denoise {denoise:g} are more than the {most} times the model has there: use fewer "
+                "steps or a higher denoise (the stock KSampler asks for steps / denoise of them)"
+            )
         chosen = inference_times(
             steps,
             num_train_timesteps=total,
@@ -81,6 +86,12 @@ def _is_edm(model_sampling) -> bool:
     )
     kinds = tuple(getattr(host_sampling, name) for name in names if hasattr(host_sampling, name))
     return isinstance(model_sampling, kinds) and not isinstance(model_sampling, continuous_vp)
+
+
+def _host_class(model_sampling) -> str:
+    """The name of the host's own class: nodes that patch a model derive nameless ones."""
+    own = (kind.__name__ for kind in type(model_sampling).__mro__ if kind.__module__ == host_sampling.__name__)
+    return next(own, type(model_sampling).__name__)
 
 
 def _ve_table(model_sampling) -> tuple[torch.Tensor, int]:

@@ -175,14 +175,27 @@ class VESchedule(VPSchedule):
         return ve_to_vp(Level(0.0, 1.0, min(t.sigma, self.level(0).sigma)))
 
     def level_at_sigma(self, sigma: float) -> Level:
-        """The level of a VE sigma, kept as it is; its time is clamped to the table."""
+        """The level of a VE sigma, which is kept as it is; for its time see `time_at_sigma`."""
         return Level(self.time_at_sigma(sigma), 1.0, sigma)
 
     def time_at_sigma(self, sigma: float) -> float:
-        """The time of a VE sigma; 0 for sigma = 0. ValueError for a negative sigma or NaN."""
-        if not sigma >= 0:
-            raise ValueError(f"a sigma must be a number from 0 up, got {sigma}")
-        return self.time_at(-math.log(sigma)) if sigma > 0 else 0.0
+        """The time of a VE sigma; 0 at and below time 0's.
+
+        Above the table time goes on, by 1 per unit of lambda: the network knows no time there, but a gamma schedule's
+        progress and the noise's keys need to tell such levels apart.
+
+        Raises:
+            ValueError: a negative sigma or NaN.
+        """
+        _check_sigma(sigma)
+        if sigma == 0:
+            return 0.0
+        beyond = self._lam[-1] + math.log(sigma)
+        return self.num_train_timesteps - 1 + float(beyond) if beyond > _ON_TABLE else self.time_at(-math.log(sigma))
+
+    def target_time(self, t_next: float, gamma: float) -> float:
+        s = super().target_time(t_next, gamma)
+        return s if s == t_next else min(s, self.num_train_timesteps - 1.0)
 
 
 @dataclass(frozen=True)
@@ -218,7 +231,8 @@ class FlowSchedule:
         return self.level(self.time_at(0.5 * (t.lam + s.lam)))
 
     def level_at_sigma(self, sigma: float) -> Level:
-        """A flow's sigma is its time."""
+        """A flow's sigma is its time; ValueError for a negative sigma, one above 1, or NaN."""
+        _check_sigma(sigma)
         return self.level(sigma)
 
     def time_at_sigma(self, sigma: float) -> float:
@@ -229,6 +243,11 @@ class FlowSchedule:
 def shift_time(t, shift: float):
     """The time shift of SD3-type flows, ``shift t / (1 + (shift − 1) t)``, t ∈ [0, 1]; numbers or arrays."""
     return shift * t / (1 + (shift - 1) * t)
+
+
+def _check_sigma(sigma: float) -> None:
+    if not sigma >= 0:
+        raise ValueError(f"a sigma must be a number from 0 up, got {sigma}")
 
 
 def _lagrange3(x: np.ndarray, nodes: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -54,8 +54,9 @@ def inference_times(
         grid = np.arange(int(n * strength))
     if steps > len(grid):
         raise ValueError(
-            f"{steps} steps do not fit the grid's {len(grid)} times (of {original_inference_steps} at strength "
-            f"{strength:g}): use at most {len(grid)} steps, a higher strength or more original_inference_steps"
+            f"{steps} steps do not fit the grid's {len(grid)} times: use at most {len(grid)} steps"
+            + (", or a higher strength" if strength < 1 else "")
+            + (", or the dense grid" if dense == "never" else "")
         )
     indices = np.floor(np.linspace(0, len(grid), num=int(steps), endpoint=False)).astype(np.int64)
     return grid[::-1][indices].tolist()

@@ -85,7 +85,7 @@ def test_a_dense_grid_when_needed_gives_exactly_the_steps_asked_for(steps, stren
     [
         (
             dict(steps=21, strength=0.4),
-            "21 steps do not fit the grid's 20 times .of 50 at strength 0.4.: use at most 20",
+            "21 steps do not fit the grid's 20 times: use at most 20 steps, or a higher strength",
         ),
         (dict(steps=50, strength=0.99), "at most 49 steps"),
         (dict(steps=1001, dense="always"), "1001 steps do not fit"),

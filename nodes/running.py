@@ -1,0 +1,76 @@
+"""One call of the host's sampling, and what a stage of a split run hands on to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import comfy.sample
+import comfy.utils
+import latent_preview
+import torch
+from comfy_api.latest import io
+
+from .sampling import RunState
+
+CARRY_KEY = "tcd_toolkit_carry"
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What a stage of a split run hands on in the LATENT beside its samples, so that the next continues exactly.
+
+    The host's own LATENT has only the noisy samples. Inpainting needs the clean picture and the run's first noise to
+    fill the kept region in; order 2M needs the last prediction; the state itself skips a round of scaling.
+
+    Attributes:
+        samples: the LATENT's tensor this belongs to; a node that made another in between makes it void.
+        sigma: the noise level of the state.
+        latent_format: class of the model's latent space.
+        clean, noise: the latent and initial noise the run began with.
+        state: the sampler's state at its end.
+    """
+
+    samples: torch.Tensor
+    sigma: float
+    latent_format: type
+    clean: torch.Tensor
+    noise: torch.Tensor
+    state: RunState
+
+    def fits(self, latent: dict, model, sigmas: torch.Tensor) -> bool:
+        same_space = type(model.get_model_object("latent_format")) is self.latent_format
+        return latent["samples"] is self.samples and same_space and float(sigmas[0]) == self.sigma
+
+
+def initial_noise(latent: dict, samples: torch.Tensor, seed: int) -> tuple[torch.Tensor, list[int]]:
+    """(noise, item numbers): drawn item by item by the batch's index, so that item i is the same alone."""
+    items = list(latent.get("batch_index") or range(samples.shape[0]))
+    if len(items) != samples.shape[0]:
+        items = list(range(samples.shape[0]))
+    return comfy.sample.prepare_noise(samples, seed, items), items
+
+
+def run_sampler(model, seed, cfg, positive, negative, sampler, sigmas, latent, samples, noise):
+    """One call of the host's sampling with previews, progress and the latent's mask."""
+    return comfy.sample.sample_custom(
+        model,
+        noise,
+        cfg,
+        sampler,
+        sigmas,
+        positive,
+        negative,
+        samples,
+        noise_mask=latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+
+
+def output_latent(latent: dict, samples: torch.Tensor, carry: Carry | None = None) -> io.NodeOutput:
+    out = {key: value for key, value in latent.items() if key != CARRY_KEY}
+    out["samples"] = samples
+    if carry is not None:
+        out[CARRY_KEY] = carry
+    return io.NodeOutput(out)
