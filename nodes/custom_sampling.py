@@ -60,7 +60,7 @@ class Scheduler(io.ComfyNode):
                     default="",
                     optional=True,
                     tooltip="Explicit times in descending order, such as 999, 759, 499, 259, in place of steps. "
-                    "For a flow model also values from 1 down to above 0.",
+                    "A flow model also takes times between 1 and 0, 0 excluded.",
                 ),
             ],
             outputs=[io.Sigmas.Output(tooltip="For SamplerCustom, or the sigmas input of KSampler (TCD).")],

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..tcd_core import GammaSchedule
 from ..tcd_core.gamma import SHAPES
 from ..tcd_core.sss import ORDERS
-from .sampling import GAMMA_KEY, ORDER_KEY
+from .sampling import DEFAULT_GAMMA, DEFAULT_ORDER, GAMMA_KEY, ORDER_KEY
 
 CATEGORY = "TCD Toolkit"
 GammaType = io.Custom("TCD_GAMMA")
@@ -19,18 +19,22 @@ GAMMA_TOOLTIP = (
     "(as LCM is sampled). 0.2 to 0.3 suits most TCD LoRAs at 4 steps; more steps take more gamma and gain detail."
 )
 ORDER_TOOLTIP = (
-    "Order of the trajectory consistency function. 1: TCF(1), the reference's. 2: TCF(2), two model evaluations a "
-    "step. 2M: multistep, extrapolates from the previous step, one evaluation a step."
+    "Order of the trajectory consistency function. 1: TCF(1), the reference's. 2: TCF(2) in its data-prediction form, two model "
+    "evaluations a step. 2M: multistep, extrapolates from the previous step, one evaluation a step."
 )
 SCHEDULE_TOOLTIP = "Optional gamma schedule: one gamma per step. When connected it replaces gamma."
 
 
 def gamma_input() -> io.Input:
-    return io.Float.Input("gamma", default=0.3, min=0.0, max=1.0, step=0.01, round=0.001, tooltip=GAMMA_TOOLTIP)
+    return io.Float.Input(
+        "gamma", default=DEFAULT_GAMMA, min=0.0, max=1.0, step=0.01, round=0.001, tooltip=GAMMA_TOOLTIP
+    )
 
 
 def order_input(optional: bool = False) -> io.Input:
-    return io.Combo.Input("order", options=list(ORDERS), default="1", optional=optional, tooltip=ORDER_TOOLTIP)
+    return io.Combo.Input(
+        "order", options=list(ORDERS), default=DEFAULT_ORDER, optional=optional, tooltip=ORDER_TOOLTIP
+    )
 
 
 def gamma_schedule_input() -> io.Input:
@@ -62,7 +66,7 @@ class GammaScheduleNode(io.ComfyNode):
                     "shape",
                     options=list(SHAPES),
                     default="linear",
-                    tooltip="constant: start. linear, cosine, power: from start to end. list: the values below.",
+                    tooltip="constant: start only. linear, cosine, power: from start to end. list: values.",
                 ),
                 io.Float.Input(
                     "start",
@@ -122,7 +126,7 @@ class GammaPatch(io.ComfyNode):
             description="Tells sampler 'tcd' which gamma to use on this model: for the stock KSampler, or any other "
             "node that picks its sampler by name. Nodes with a gamma of their own use that.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to patch; it is not changed, a copy is."),
+                io.Model.Input("model", tooltip="The model to patch; the output is a patched copy."),
                 gamma_input(),
                 order_input(optional=True),
                 gamma_schedule_input(),

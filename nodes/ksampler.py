@@ -38,11 +38,11 @@ def common_inputs(seed_name: str) -> dict[str, io.Input]:
             max=100.0,
             step=0.1,
             round=0.01,
-            tooltip="Guidance scale. TCD LoRAs hold the guidance already: leave it at 1, which also halves the cost.",
+            tooltip="Guidance scale. Guidance is distilled into TCD LoRAs: leave it at 1, which also halves the cost.",
         ),
         gamma_input(),
         io.Conditioning.Input("positive", tooltip="What the picture should show."),
-        io.Conditioning.Input("negative", tooltip="What it should not; without effect at cfg 1."),
+        io.Conditioning.Input("negative", tooltip="What the picture should not show. No effect at cfg 1."),
         io.Latent.Input("latent_image", tooltip="The latent to denoise: empty for text to image."),
     ]
     return {value.id: value for value in inputs}
@@ -133,12 +133,14 @@ class KSamplerAdvanced(io.ComfyNode):
                 shared["negative"],
                 shared["latent_image"],
                 io.Int.Input("start_at_step", default=0, min=0, max=10000, tooltip="First step of this stage."),
-                io.Int.Input("end_at_step", default=10000, min=0, max=10000, tooltip="Step before which it stops."),
+                io.Int.Input(
+                    "end_at_step", default=10000, min=0, max=10000, tooltip="The stage stops before this step."
+                ),
                 io.Combo.Input(
                     "return_with_leftover_noise",
                     options=switch[::-1],
                     default="disable",
-                    tooltip="Enable where another stage continues; disable to step to the clean end.",
+                    tooltip="Enable if another stage continues; disable to finish the picture.",
                 ),
                 order_input(optional=True),
                 gamma_schedule_input(),

@@ -9,6 +9,7 @@ import folder_paths
 from comfy_api.latest import io
 from torch import Tensor
 
+from .gamma import CATEGORY
 from .host import schedule_for
 from .lora_file import fingerprint
 from .lora_format import convert, read_lora_file
@@ -24,7 +25,7 @@ class LoraLoader(io.ComfyNode):
         return io.Schema(
             node_id="TCDToolkit_LoraLoader",
             display_name="TCD LoRA Loader",
-            category="TCD Toolkit",
+            category=CATEGORY,
             description=(
                 "Loads a LoRA of any format into the model (today's diffusers and PEFT files included) and reports "
                 "what was matched. Refuses a file that was made for another model. TCF(S+) LoRAs work here too."
@@ -46,7 +47,7 @@ class LoraLoader(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The model with the LoRA."),
+                io.Model.Output(tooltip="The model with the LoRA."),
                 io.String.Output(
                     display_name="report",
                     tooltip="What was matched, and the steps, gamma and cfg that the file recommends.",
@@ -111,11 +112,12 @@ def time_of_sigma(network) -> Callable[[float], float]:
     A node further down may replace `model_sampling`: the host puts it on the network itself while it samples.
     """
 
-    known = [None, None]  # the model_sampling seen last, its schedule
+    seen = schedule = None
 
     def time_of(sigma: float) -> float:
-        if known[0] is not network.model_sampling:
-            known[:] = network.model_sampling, schedule_for(network.model_sampling)
-        return known[1].time_at_sigma(sigma)
+        nonlocal seen, schedule
+        if seen is not network.model_sampling:
+            seen, schedule = network.model_sampling, schedule_for(network.model_sampling)
+        return schedule.time_at_sigma(sigma)
 
     return time_of

@@ -76,7 +76,7 @@ def sample_tcd(
     start, state = start or RunState(), state or RunState()
 
     levels, lands, schedule = run_levels(model.inner_model.inner_model.model_sampling, sigmas)
-    steps = plan(schedule, levels, gamma, order, lands=lands, previous=start.t)
+    steps = plan(schedule, levels, gamma, order, lands=lands, previous_level=start.t)
     index = 0
 
     def predict_x0(x, t, s):
@@ -96,7 +96,7 @@ def sample_tcd(
         noise = lambda n: noise_sampler(sigmas[index], sigmas[index + 1])  # noqa: E731
 
     with tqdm(total=len(steps), disable=disable) as progress:
-        x = sample(predict_x0, x, steps, noise, on_step, previous=None if start.x0 is None else start.x0.to(x))
+        x = sample(predict_x0, x, steps, noise, on_step, None if start.x0 is None else start.x0.to(x))
     mask = extra_args.get("denoise_mask")
     if lands and mask is not None:
         # where the mask keeps the picture x̂ is the picture itself, exact; elsewhere the end keeps its remaining noise

@@ -12,12 +12,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from numbers import Real
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 Shape = Literal["constant", "linear", "cosine", "power", "list"]
-SHAPES = ("constant", "linear", "cosine", "power", "list")
+SHAPES = get_args(Shape)
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,13 @@ class GammaSchedule:
         """
         if self.shape != "list" or self.interpolate:
             return [self.at(p) for p in progress]
-        needed = len(progress) - lands
+        needed = len(progress) - 1 if lands else len(progress)
         if len(self.values) != needed:
+            values = f"{len(self.values)} value" + "s" * (len(self.values) != 1)
+            why = "the last step adds no noise" if lands else "it stops before the end"
             raise ValueError(
-                f"the gamma list has {len(self.values)} values, this run of {len(progress)} steps needs {needed}"
-                + (" (the last step adds no noise)" if lands else " (it stops before the end)")
-                + ": change the list or the steps, or let the list be interpolated"
+                f"the gamma list has {values}, this run of {len(progress)} steps needs {needed} ({why}): change the "
+                "list or the steps, or switch interpolate on"
             )
         return [*self.values, 0.0] if lands else list(self.values)
 
@@ -125,5 +126,5 @@ def gamma_per_step(gamma: Gamma, progress: Sequence[float], lands: bool = True) 
     if isinstance(gamma, Real | str):
         return [check_gamma(gamma)] * len(progress)
     if len(gamma) != len(progress):
-        raise ValueError(f"{len(gamma)} gammas given for {len(progress)} steps: one for each step")
+        raise ValueError(f"got {len(gamma)} gammas for {len(progress)} steps: give one per step")
     return [check_gamma(g) for g in gamma]

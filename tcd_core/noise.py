@@ -9,14 +9,14 @@ import torch
 
 from .levels import Level
 
-_STREAM = 0x54434453  # keeps these streams apart from any other use of the same seed
+_STREAM = 0x54434453  # "TCDS" in ASCII: keeps these streams apart from any other use of the same seed
 
 
 class KeyedNoise:
     """z ~ N(0, I) for the step that arrives at a level, drawn on the CPU in float32 and copied to the device.
 
     Each batch item has a stream of its own, seeded by (seed, item, time of arrival). So a run split in two draws what
-    the whole run draws, item i of a batch draws the same alone, and CPU and GPU give one picture.
+    the whole run draws, item i of a batch draws the same alone, and CPU and GPU give the same picture.
 
     Args:
         like: a tensor of the latents' shape (B, …), dtype and device.
@@ -42,7 +42,7 @@ class KeyedNoise:
         return z.to(self.device, self.dtype, non_blocking=self.device.type == "cuda")
 
     def _draw(self, item: int, t: float, shape: torch.Size) -> np.ndarray:
-        key = round(t * 1_000_000)
+        key = round(t * 1_000_000)  # an integer, of times in 0 … 1 (flow) as well as in 0 … N−1
         words = [_STREAM, *_words(self.seed), *_words(item), *_words(key)]
         generator = np.random.Generator(np.random.SFC64(np.random.SeedSequence(words)))
         return generator.standard_normal(tuple(shape), dtype=np.float32)

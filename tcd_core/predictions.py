@@ -1,8 +1,8 @@
 """What a network predicts: noise, velocity or data, and the exact conversions between them.
 
 With ``x = alpha x_0 + sigma eps``:  ``x̂ = (x − sigma ε̂) / alpha`` and ``ε̂ = (x − alpha x̂) / sigma``.
-VP velocity (arXiv 2202.00512): ``v = alpha ε − sigma x_0``.  Flow velocity: ``v = ε − x_0``. Both are
-``v = a ε − b x_0`` and invert by solving two linear equations.
+VP velocity (arXiv 2202.00512): ``v = alpha ε − sigma x_0``.  Flow velocity: ``v = ε − x_0``. Both
+are linear in (ε, x_0) and invert exactly: VP ``x̂ = alpha x − sigma v``, flow ``x̂ = x − sigma v``.
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@
     for each inference time tau_i, tau_{i+1}:
         s        = (1 − gamma) tau_{i+1}
         denoise:   x_s = f(x_{tau_i}, tau_i → s)
-        diffuse:   x_{tau_{i+1}} = (alpha_{tau_{i+1}} / alpha_s) x_s + sqrt(sigma_{tau_{i+1}}² − (…)² sigma_s²) z
+        diffuse:   x_{tau_{i+1}} = a x_s + sqrt(sigma_{tau_{i+1}}² − a² sigma_s²) z,   a = alpha_{tau_{i+1}} / alpha_s
 
-`plan` works the schedule out once, on the CPU, in float64, down to four Python numbers a step; `sample` is the loop,
-which touches the device only to compute. gamma = 0 gives DDIM and gamma = 1 multistep consistency sampling by the same
-lines: there x_s is x_{tau_{i+1}}, or lies at time 0.
+`plan` works a run out once, on the CPU, in float64, down to five Python numbers a step; `sample` is the loop, which
+touches the device only to compute. gamma = 0: s = tau_{i+1}, no noise is added (DDIM). gamma = 1: s = 0 (multistep
+consistency sampling). Both go through the same lines. A run "lands" when its last step goes to the end of the
+trajectory, time 0, where no noise is added.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from .gamma import Gamma, gamma_per_step
 from .levels import Level
 from .schedules import FlowSchedule, VESchedule, VPSchedule
-from .tcf import Denoiser, Form, combine, correct, jump_coefficients, midpoint_weight, multistep_weight, tcf1
+from .tcf import Denoiser, Form, combine, correct, jump_coefficients, midpoint_weight, midpoint_x0, multistep_weight
 
 Schedule = VPSchedule | VESchedule | FlowSchedule
 Order = Literal["1", "2", "2M"]
-ORDERS = ("1", "2", "2M")
+ORDERS = get_args(Order)
 
 
 @dataclass(frozen=True)
@@ -66,28 +67,28 @@ def diffuse_coefficients(s: Level, n: Level) -> tuple[float, float]:
     if s == n:
         return 1.0, 0.0
     if s.alpha == 0:
-        raise ValueError(f"time {s.t} has alpha = 0: nothing of the data is left there to lead on to time {n.t}")
+        raise ValueError(f"cannot diffuse from time {s.t}: alpha is 0 there, x holds nothing of the data")
     if n.alpha * s.sigma > s.alpha * n.sigma * (1 + 1e-9):
-        raise ValueError(f"time {s.t} is noisier than time {n.t}: no noise to add leads from one to the other")
+        raise ValueError(f"cannot diffuse from time {s.t} to time {n.t}: s is noisier, adding noise removes none")
     a = n.alpha / s.alpha
     return a, math.sqrt(max(0.0, (n.sigma - a * s.sigma) * (n.sigma + a * s.sigma)))
 
 
 def plan(
     schedule: Schedule,
-    levels: Sequence[Level],
+    levels: Sequence[Level | float],
     gamma: Gamma = 0.3,
     order: Order = "1",
     *,
     lands: bool = True,
     form: Form = "data",
-    previous: Level | None = None,
+    previous_level: Level | None = None,
 ) -> list[Step]:
     """Work out a run's steps.
 
     Args:
         schedule: where s and u are looked up.
-        levels: the levels of tau_0 … tau_{M−1}, falling, ``schedule.level(t)`` for t in times; with ``lands=False`` the
+        levels: tau_0 … tau_{M−1}, falling: times, or `Level`s of noise levels off the table; with ``lands=False`` the
             last one is where the run stops, so that there are M levels for M − 1 steps.
         gamma: a number in [0, 1], a `GammaSchedule`, or one number per step.
         order: "1" TCF(1); "2" TCF(2), two evaluations a step; "2M" multistep, one evaluation, of first order in the
@@ -95,17 +96,20 @@ def plan(
         lands: end with a step from tau_{M−1} to the end of the trajectory, which adds no noise.
         form: TCF(2)'s form, see `tcf2`. "data" is the default here, since the noise form multiplies the difference of
             its two evaluations by e^{rh}, 22 for a jump 999 → 0; a network distilled with TCF(2) wants the form it saw.
-        previous: for "2M", the level of an earlier run's last evaluation, which this run continues.
+        previous_level: for "2M", the level of an earlier run's last evaluation, which this run continues.
 
     Raises:
         ValueError: no levels, NaN in them or levels that do not fall; gamma outside [0, 1], or a list of the wrong
             length; unknown order.
     """
     if order not in ORDERS:
-        raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
-    levels = list(levels)
-    if not levels or any(math.isnan(v.alpha) or math.isnan(v.sigma) for v in levels):
-        raise ValueError(f"a run needs noise levels to go along, got {levels}")
+        raise ValueError(f'order must be "1", "2" or "2M" (a string), got {order!r}')
+    levels = [v if isinstance(v, Level) else schedule.level(v) for v in levels]
+    if not levels:
+        raise ValueError("levels is empty: give the noise level, or the time, at which each step starts")
+    for i, level in enumerate(levels):
+        if math.isnan(level.alpha) or math.isnan(level.sigma):
+            raise ValueError(f"noise level {i} is NaN: {level}")
     if any(b.lam < a.lam for a, b in zip(levels, levels[1:], strict=False)):
         raise ValueError(f"noise levels must fall along a run, got times {', '.join(f'{v.t:g}' for v in levels)}")
     ends = [*levels[1:], schedule.landing(levels[-1])] if lands else levels[1:]
@@ -114,18 +118,18 @@ def plan(
     steps = []
     for i, (t, n, g) in enumerate(zip(starts, ends, gammas, strict=True)):
         last = lands and i == len(ends) - 1
-        s = n if last else target(schedule, n, g)
+        s = n if last else target_level(schedule, n, g)
         u, weight = None, 0.0
-        if order == "2" and (u := schedule.midpoint(t, s)):
+        if order == "2" and (u := schedule.midpoint(t, s)) is not None:
             weight = midpoint_weight(t, u, s, form)
-        elif order == "2M" and previous and not last:
-            weight = multistep_weight(previous, t, n)
+        elif order == "2M" and previous_level is not None and not last:
+            weight = multistep_weight(previous_level, t, n)
         steps.append(Step(t, s, n, g, u, weight, *jump_coefficients(t, s), *diffuse_coefficients(s, n)))
-        previous = t
+        previous_level = t
     return steps
 
 
-def target(schedule: Schedule, n: Level, gamma: float) -> Level:
+def target_level(schedule: Schedule, n: Level, gamma: float) -> Level:
     """The level of s = (1 − gamma) tau_{i+1}; n itself where that is n's time, never a noisier level than n."""
     s = schedule.target_time(n.t, gamma)
     if s == n.t:
@@ -149,7 +153,7 @@ def sample(
     steps: Sequence[Step],
     noise: Callable[[Level], torch.Tensor],
     callback: Callable[[int, Step, torch.Tensor, torch.Tensor], None] | None = None,
-    previous: torch.Tensor | None = None,
+    previous_x0: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Algorithm 4: carry x along the steps of a `plan`.
 
@@ -159,28 +163,31 @@ def sample(
         x: latents at steps[0].t, any shape. Half precision is carried in float32.
         noise: ``noise(n) -> z``, standard normal like x, for the step that arrives at n; see `KeyedNoise`.
         callback: called as (i, step, x, x̂) once a step, after the model; x̂ is the clean prediction. Must not write.
-        previous: for "2M", the data prediction that an earlier run ended with.
+        previous_x0: for "2M", the data prediction that an earlier run ended with.
 
     Returns:
         Latents at steps[-1].n, like x.
 
     Raises:
-        ValueError: the plan continues a "2M" run and ``previous`` is missing.
+        ValueError: the plan continues a "2M" run and ``previous_x0`` is missing.
     """
-    if steps and steps[0].weight and steps[0].u is None and previous is None:
-        raise ValueError("this plan continues a 2M run: give `previous`, the data prediction which that run ended with")
+    if steps and steps[0].weight and steps[0].u is None and previous_x0 is None:
+        raise ValueError("this plan continues a 2M run: give `previous_x0`, the prediction which that run ended with")
     dtype = x.dtype
     x = x.to(torch.promote_types(dtype, torch.float32))
+
+    def predict(x, t, s):
+        return model(x.to(dtype), t, s).to(x.dtype)
+
     for i, step in enumerate(steps):
-        x0 = model(x.to(dtype), step.t, step.s).to(x.dtype)
+        x0 = predict(x, step.t, step.s)
         if callback:
             callback(i, step, x, x0)
         x_bar = x0
-        if step.u:
-            x_u = tcf1(x, x0, step.t, step.u)
-            x_bar = correct(x0, model(x_u.to(dtype), step.u, step.s).to(x.dtype), step.weight)
+        if step.u is not None:
+            x_bar = midpoint_x0(predict, x, x0, step.t, step.u, step.s, step.weight)
         elif step.weight:
-            x_bar = correct(x0, previous, step.weight)
+            x_bar = correct(x0, previous_x0, step.weight)
         x = sss_step(step, x, x_bar, noise(step.n) if step.b else None)
-        previous = x0
+        previous_x0 = x0
     return x.to(dtype)

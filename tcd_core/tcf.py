@@ -73,8 +73,12 @@ def tcf2(model: Denoiser, x: torch.Tensor, t: Level, s: Level, u: Level | None, 
     x0 = model(x, t, s)
     if u is None:
         return tcf1(x, x0, t, s)
-    x0_u = model(tcf1(x, x0, t, u), u, s)
-    return tcf1(x, correct(x0, x0_u, midpoint_weight(t, u, s, form)), t, s)
+    return tcf1(x, midpoint_x0(model, x, x0, t, u, s, midpoint_weight(t, u, s, form)), t, s)
+
+
+def midpoint_x0(model: Denoiser, x: torch.Tensor, x0: torch.Tensor, t: Level, u: Level, s: Level, weight):
+    """x̄ of TCF(2): the network again at u, where TCF(1) leads, and ``x̄ = x̂_t + w (x̂_u − x̂_t)``."""
+    return correct(x0, model(tcf1(x, x0, t, u), u, s), weight)
 
 
 def tcf_s_plus(model: Denoiser, x: torch.Tensor, t: Level, s: Level) -> torch.Tensor:
@@ -100,10 +104,11 @@ def multistep_weight(previous: Level, t: Level, n: Level) -> float:
 
     h is the step's own, from tau_i to tau_{i+1} = n, as in that solver's SDE form: a jump to s far beyond n would
     extrapolate far beyond what two evaluations tell (at gamma = 1 and 50 steps by a factor of 25, and diverge).
-    0 (first order) where lambda is infinite at one of the three levels or two of them agree.
+    0 (first order) where lambda is infinite at one of the three levels, and where h_previous is below h/5: two
+    predictions so close together tell little but their rounding (sigmas 14.6, 14.5, 3 would give w = −115).
     """
     h, h_previous = n.lam - t.lam, t.lam - previous.lam
-    if not (math.isfinite(h) and math.isfinite(h_previous)) or h_previous <= 0:
+    if not (math.isfinite(h) and math.isfinite(h_previous)) or h_previous <= 0 or h_previous < h / 5:
         return 0.0
     return -h / (2 * h_previous)
 

@@ -52,6 +52,8 @@ def inference_times(
     grid = np.arange(1, points + 1) * (n // original_inference_steps) - 1
     if dense == "always" or (dense == "when needed" and steps > points):
         grid = np.arange(int(n * strength))
+    if len(grid) == 0:
+        raise ValueError(f"strength {strength:g} leaves no time of the grid's {original_inference_steps}: raise it")
     if steps > len(grid):
         raise ValueError(
             f"{steps} steps do not fit the grid's {len(grid)} times: use at most {len(grid)} steps"
@@ -81,7 +83,7 @@ def explicit_times(
         raise ValueError(f"times must be in descending order, got {shown}")
     if num_train_timesteps is None:
         if not (times[0] <= 1 and times[-1] > 0):
-            raise ValueError(f"times of a flow must lie above 0 and at most at 1, got {shown}")
+            raise ValueError(f"a flow's times must lie in (0, 1], got {shown}")
     elif not all(math.isfinite(t) and t == int(t) for t in times):
         raise ValueError(f"times of a discrete schedule are whole numbers, got {shown}")
     elif times[0] >= num_train_timesteps or times[-1] < 0:

@@ -31,7 +31,7 @@ def run(schedule, taus, x, gamma, order, lands=True, previous=(None, None)):
         nonlocal last
         last = step.t, x0
 
-    steps = plan(schedule, taus, gamma, order, lands=lands, previous=previous[0])
+    steps = plan(schedule, taus, gamma, order, lands=lands, previous_level=previous[0])
     return sample(MODEL.x0, x, steps, KeyedNoise(x, 17), remember, previous[1]), last
 
 
@@ -114,6 +114,6 @@ def test_the_whole_run_depends_on_the_seed_and_is_repeatable():
 
 
 def test_a_continued_2m_plan_asks_for_the_previous_prediction():
-    steps = plan(VP, [VP.level(t) for t in (759, 499)], 0.3, "2M", previous=VP.level(999))
+    steps = plan(VP, [VP.level(t) for t in (759, 499)], 0.3, "2M", previous_level=VP.level(999))
     with pytest.raises(ValueError, match="previous"):
         sample(MODEL.x0, torch.zeros(1, 4), steps, None)
