@@ -22,7 +22,7 @@ def main() -> None:
         results = reference.run_host(find_host(), cases, noises, Path(folder))
     errors: dict[tuple, list[float]] = {}
     for case in cases:
-        row = "explicit times" if "times" in case else f"{case['steps']} steps"
+        row = "explicit times" if "times" in case else f"{case['steps']} step" + "s" * (case["steps"] > 1)
         for float64_table in (False, True):
             error = reference.relative_error(
                 results[case["name"]], reference.run_reference(case, noises, float64_table)

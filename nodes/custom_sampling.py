@@ -35,7 +35,7 @@ class Scheduler(io.ComfyNode):
             display_name="TCD Scheduler",
             category=CATEGORY,
             description="The reference's inference times for this model: 999, 759, 499, 259 for 4 steps. Denoise is "
-            "the reference's strength: exactly `steps` steps are run, from lower down.",
+            "the reference's strength: exactly `steps` steps are run, from a lower noise level.",
             inputs=[
                 io.Model.Input("model", tooltip="The model whose noise schedule is used."),
                 io.Int.Input("steps", default=4, min=1, max=10000, tooltip="How many steps; 2 to 8 is usual."),

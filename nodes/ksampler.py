@@ -65,8 +65,8 @@ class KSampler(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="The reference's strength, for img2img: exactly `steps` steps are run from lower down the "
-                    "time grid. 0 returns the latent.",
+                    tooltip="The reference's strength, for img2img: exactly `steps` steps are run, from a "
+                    "lower noise level. 0 returns the latent.",
                 ),
                 order_input(optional=True),
                 gamma_schedule_input(),
@@ -133,9 +133,7 @@ class KSamplerAdvanced(io.ComfyNode):
                 shared["negative"],
                 shared["latent_image"],
                 io.Int.Input("start_at_step", default=0, min=0, max=10000, tooltip="First step of this stage."),
-                io.Int.Input(
-                    "end_at_step", default=10000, min=0, max=10000, tooltip="The stage stops before this step."
-                ),
+                io.Int.Input("end_at_step", default=10000, min=0, max=10000, tooltip="It stops before this step."),
                 io.Combo.Input(
                     "return_with_leftover_noise",
                     options=switch[::-1],
