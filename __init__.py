@@ -10,7 +10,8 @@ WEB_DIRECTORY = "./web"
 async def comfy_entrypoint():
     """ComfyUI's V3 entry point: register sampler and scheduler `tcd`, hand over the nodes."""
     from .nodes.extension import TCDToolkitExtension
-    from .nodes.registration import register
+    from .nodes.registration import register, register_again_at_start
 
     register()
+    register_again_at_start()
     return TCDToolkitExtension()

@@ -1,7 +1,8 @@
 """Sampler arithmetic alone: this package's SSS step against diffusers' `TCDScheduler.step`, noise supplied to both.
 
-    python benchmarks/arithmetic.py [--device cuda] [--rounds 100]
+    python benchmarks/arithmetic.py [--device cuda] [--rounds 100] [--epsilon]
 
+Both are given the data prediction x̂, which is what a host hands its samplers; with --epsilon the noise prediction.
 Prints the ratio of the times (ours / theirs), measured in turns in one run, as median and quartiles.
 """
 
@@ -13,7 +14,7 @@ import torch
 from diffusers import TCDScheduler
 from diffusers.schedulers import scheduling_tcd
 
-from tcd_core import VESchedule, VPSchedule, inference_times, plan, sss_step
+from tcd_core import VESchedule, VPSchedule, inference_times, plan, sss_step, to_x0
 
 SHAPE, STEPS, GAMMA = (16, 4, 128, 128), 4, 0.3
 
@@ -22,18 +23,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=100, help="pairs of runs that are compared")
+    parser.add_argument("--epsilon", action="store_true", help="give both the noise, to convert to x̂ themselves")
     options = parser.parse_args()
 
     x, output, z = (torch.randn(SHAPE, device=options.device) for _ in range(3))
     scheduling_tcd.randn_tensor = lambda *_, **__: z  # the reference's noise costs nothing, as ours
     alpha_bar = VPSchedule.scaled_linear().alpha_bar
     schedule = VESchedule(alpha_bar)
-    scheduler = TCDScheduler(prediction_type="sample")  # both get x̂ and need not convert
+    scheduler = TCDScheduler(prediction_type="epsilon" if options.epsilon else "sample")
 
     def ours() -> None:
         y = x
         for step in plan(schedule, inference_times(STEPS), GAMMA):
-            y = sss_step(step, y, output, z)
+            x0 = to_x0(output, y, step.t, "epsilon") if options.epsilon else output
+            y = sss_step(step, y, x0, z)
 
     def theirs() -> None:
         scheduler.set_timesteps(STEPS, device=options.device)

@@ -59,8 +59,8 @@ class Scheduler(io.ComfyNode):
                     "times",
                     default="",
                     optional=True,
-                    tooltip="Explicit times in descending order, such as 999, 759, 499, 259, in place of steps. "
-                    "A flow model also takes times between 1 and 0, 0 excluded.",
+                    tooltip="Explicit times in descending order, such as 999, 759, 499, 259, in place of steps, "
+                    "counted from 999 to 0 on every model. A flow model also takes times between 1 and 0, 0 excluded.",
                 ),
             ],
             outputs=[io.Sigmas.Output(tooltip="For SamplerCustom, or the sigmas input of KSampler (TCD).")],

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import comfy.model_sampling as host_sampling
+import numpy as np
 import torch
 
-from ..tcd_core import FlowSchedule, VESchedule, explicit_times, inference_times
+from ..tcd_core import FlowSchedule, FlowVESchedule, VESchedule, explicit_times, inference_times
 
 
 def schedule_for(model_sampling) -> VESchedule | FlowSchedule:
-    """The schedule of a model's ``model_sampling`` object.
+    """The schedule of a model's ``model_sampling`` object, in the coordinates the host hands to its samplers.
 
-    The host passes its samplers VE coordinates for every variance-preserving model, and a flow's own for the rest.
+    These are VE coordinates for every variance-preserving model and for Cosmos, a flow's own for the other flows.
 
     Raises:
         ValueError: EDM-type models, whose networks are conditioned on log sigma / 4 and have no time to take s from.
     """
     if isinstance(model_sampling, host_sampling.CONST):
         return FlowSchedule()
+    if isinstance(model_sampling, _kinds("COSMOS_RFLOW", "ModelSamplingCosmosRFlow")):
+        return FlowVESchedule()
     if _is_edm(model_sampling):
         raise ValueError(
             f"TCD does not apply to this model ({_host_class(model_sampling)}): it is of the EDM type, trained over "
@@ -36,7 +39,8 @@ def tcd_sigmas(model_sampling, steps: int, denoise: float = 1.0, original_steps:
         steps: exactly so many steps are run, whatever ``denoise`` (the reference's ``strength``). Where the grid has
             fewer points, a dense grid of all training times takes its place.
         original_steps: the reference's config field ``original_inference_steps``.
-        times: explicit descending times; then ``steps`` is not used. A flow's may be given as t in (0, 1].
+        times: explicit descending times; then ``steps`` is not used. They count 0 … 999 on finer tables (Flux, Cascade)
+            too; a flow's may also be given as t in (0, 1].
 
     Raises:
         ValueError: settings that fit no grid, see `inference_times` and `explicit_times`.
@@ -44,18 +48,22 @@ def tcd_sigmas(model_sampling, steps: int, denoise: float = 1.0, original_steps:
     if denoise <= 0:
         return torch.FloatTensor([])
     schedule = schedule_for(model_sampling)
-    is_flow = isinstance(schedule, FlowSchedule)
-    total = len(model_sampling.sigmas) if is_flow else schedule.num_train_timesteps
-    if is_flow and times and max(times) <= 1:
-        return torch.FloatTensor([*explicit_times(times, num_train_timesteps=None, strength=denoise), 0.0])
+    total = _grid_size(model_sampling, schedule)
+    if times and isinstance(schedule, FlowSchedule) and max(times) <= 1:
+        chosen = explicit_times(times, num_train_timesteps=None, strength=denoise)
+        return torch.FloatTensor([*(schedule.level(t).sigma for t in chosen), 0.0])
     if times:
-        chosen = explicit_times(times, num_train_timesteps=total, strength=denoise)
+        finer = total // 1000 if total % 1000 == 0 else 1
+        chosen = explicit_times(times, num_train_timesteps=total // finer, strength=denoise)
+        chosen = [(t + 1) * finer - 1 for t in chosen]
     else:
         if steps > (most := int(total * denoise)):
             raise ValueError(
                 f"{steps} steps at denoise {denoise:g} are more than the {most} times the model has there: use fewer "
-                "steps or a higher denoise (the stock KSampler asks for steps / denoise of them)"
+                "steps or a higher denoise"
             )
+        if original_steps > total:
+            raise ValueError(f"original_steps must be at most {total}, the times of this model; got {original_steps}")
         chosen = inference_times(
             steps,
             num_train_timesteps=total,
@@ -63,29 +71,47 @@ def tcd_sigmas(model_sampling, steps: int, denoise: float = 1.0, original_steps:
             strength=denoise,
             dense="when needed",
         )
-    if is_flow:
-        sigmas = [float(model_sampling.sigmas[t]) for t in chosen]
-    else:
-        sigmas = [schedule.level(t).sigma for t in chosen]
-    return torch.FloatTensor([*sigmas, 0.0])
+    return torch.FloatTensor([*_grid_sigmas(model_sampling, schedule, chosen), 0.0])
 
 
 def tcd_scheduler(model_sampling, steps: int) -> torch.Tensor:
-    """Scheduler `tcd` of the host's lists: the reference's times at strength 1."""
-    return tcd_sigmas(model_sampling, steps)
+    """Scheduler `tcd` of the host's lists: the reference's times at strength 1.
+
+    For a low denoise the stock KSampler asks for steps / denoise times and takes the last few: more than the model has
+    are spread evenly between its times.
+    """
+    schedule = schedule_for(model_sampling)
+    total = _grid_size(model_sampling, schedule)
+    if steps <= total:
+        return tcd_sigmas(model_sampling, steps)
+    spread = np.linspace(total, 0, steps, endpoint=False) - 1
+    return torch.FloatTensor([*_grid_sigmas(model_sampling, schedule, np.maximum(spread, 0.0)), 0.0])
+
+
+def _grid_size(model_sampling, schedule) -> int:
+    """How many training times the model has."""
+    return len(model_sampling.sigmas) if isinstance(schedule, FlowSchedule) else schedule.num_train_timesteps
+
+
+def _grid_sigmas(model_sampling, schedule, indices) -> list[float]:
+    """Sigmas at indices, also fractional, of the table of training times; a flow's is the host's, shifted."""
+    if not isinstance(schedule, FlowSchedule):
+        return [schedule.level(float(t)).sigma for t in indices]
+    table = model_sampling.sigmas.detach().cpu().double().numpy()
+    if isinstance(schedule, FlowVESchedule):  # the host's table is even in log sigma, its network's time is not
+        last = float(schedule.time_at_sigma(table[-1]))
+        table = np.array([schedule.level(last * i / len(table)).sigma for i in range(1, len(table) + 1)])
+    return np.interp(indices, np.arange(len(table)), table).tolist()
+
+
+def _kinds(*names: str) -> tuple[type, ...]:
+    """Those of the host's classes that this version of it has."""
+    return tuple(getattr(host_sampling, name) for name in names if hasattr(host_sampling, name))
 
 
 def _is_edm(model_sampling) -> bool:
-    continuous_vp = getattr(host_sampling, "ModelSamplingContinuousV", ())
-    names = (
-        "EDM",
-        "ModelSamplingContinuousEDM",
-        "ModelSamplingDiscreteEDM",
-        "COSMOS_RFLOW",
-        "ModelSamplingCosmosRFlow",
-    )
-    kinds = tuple(getattr(host_sampling, name) for name in names if hasattr(host_sampling, name))
-    return isinstance(model_sampling, kinds) and not isinstance(model_sampling, continuous_vp)
+    edm = _kinds("EDM", "ModelSamplingContinuousEDM", "ModelSamplingDiscreteEDM")
+    return isinstance(model_sampling, edm) and not isinstance(model_sampling, _kinds("ModelSamplingContinuousV"))
 
 
 def _host_class(model_sampling) -> str:
@@ -97,7 +123,7 @@ def _host_class(model_sampling) -> str:
 def _ve_table(model_sampling) -> tuple[torch.Tensor, int]:
     """(table of VE sigmas on the CPU, rising, even in the model's time; number of training times)."""
     sigmas = model_sampling.sigmas.detach().cpu()  # before any float64, which not every device has
-    if isinstance(model_sampling, getattr(host_sampling, "ModelSamplingContinuousV", ())):
+    if isinstance(model_sampling, _kinds("ModelSamplingContinuousV")):
         # its table is even in log sigma, its network's time is (2/pi) atan sigma
         first, last = (float(model_sampling.timestep(v.double())) for v in (sigmas[0], sigmas[-1]))
         return model_sampling.sigma(torch.linspace(first, last, 1000, dtype=torch.float64)), 1000

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import comfy.sample
+import logging
+
 import torch
 from comfy_api.latest import io
 
 from ..tcd_core import gamma_per_step
 from .gamma import CATEGORY, gamma_input, gamma_schedule_input, order_input
 from .host import tcd_sigmas
-from .running import CARRY_KEY, Carry, initial_noise, output_latent, run_sampler
+from .running import CARRY_KEY, Carry, fitted_samples, initial_noise, output_latent, run_sampler
 from .sampling import RunState, run_levels, tcd_sampler
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
@@ -97,7 +98,7 @@ class KSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         if sigmas is None:
             sigmas = tcd_sigmas(model.get_model_object("model_sampling"), steps, denoise)
-        samples = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
+        samples = fitted_samples(model, latent_image)
         if len(sigmas) < 2:
             return output_latent(latent_image, samples)
         noise, items = initial_noise(latent_image, samples, seed)
@@ -171,9 +172,9 @@ class KSamplerAdvanced(io.ComfyNode):
             gamma if gamma_schedule is None else gamma_schedule, [schedule.progress(v.t) for v in levels], lands
         )
         sigmas = whole[start_at_step : end_at_step + 1].clone()
-        samples = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
+        samples = fitted_samples(model, latent_image)
         if len(sigmas) < 2:
-            return output_latent(latent_image, samples)
+            return output_latent(latent_image, samples, latent_image.get(CARRY_KEY))  # nothing to do here
         if return_with_leftover_noise == "disable":
             sigmas[-1] = 0
 
@@ -185,6 +186,11 @@ class KSamplerAdvanced(io.ComfyNode):
             start, samples, noise = carry.state, carry.clean, carry.noise
         else:
             start, noise = None, torch.zeros_like(noise)
+            if latent_image.get("noise_mask") is not None and start_at_step > 0:
+                logging.warning(
+                    "KSampler Advanced (TCD): a masked run is continued from a latent that does not come straight from "
+                    "KSampler Advanced (TCD): the clean picture is not known here and the masked-off region is lost."
+                )
         state = RunState()
         part = gammas[start_at_step : start_at_step + len(sigmas) - 1]
         sampler = tcd_sampler(part, order, batch_index=items, start=start, state=state)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
+from contextlib import suppress
 
 import comfy.k_diffusion.sampling as k_diffusion
 import comfy.samplers
@@ -13,6 +15,7 @@ from .sampling import sample_tcd
 
 NAME, FALLBACK_NAME = "tcd", "tcd_toolkit"
 _MARK = "tcd_toolkit_function"
+_reported: dict[str, str] = {}
 
 
 def register() -> tuple[str, str]:
@@ -29,16 +32,30 @@ def register() -> tuple[str, str]:
     _append(scheduler, "SCHEDULER_NAMES", "SCHEDULERS")
 
     for kind, name in (("sampler", sampler), ("scheduler", scheduler)):
-        taken = "" if name == NAME else f" ('{NAME}' belongs to another pack and is left alone)"
-        logging.info(f"TCD Toolkit: {kind} registered as '{name}'{taken}")
+        if _reported.get(kind) != name:
+            taken = "" if name == NAME else f" ('{NAME}' belongs to another pack and is left alone)"
+            logging.info(f"TCD Toolkit: {kind} registered as '{name}'{taken}")
+        _reported[kind] = name
     return sampler, scheduler
+
+
+def register_again_at_start() -> None:
+    """Register once more when the server starts: packs that load after this one may have taken `tcd` meanwhile."""
+    server = getattr(sys.modules.get("server"), "PromptServer", None)
+    if getattr(server, "instance", None) is not None:
+        with suppress(RuntimeError, AttributeError):  # started already: then every pack is loaded
+
+            async def again(_app) -> None:
+                register()
+
+            server.instance.app.on_startup.append(again)
 
 
 def _free_name(registered, names_list: str) -> str:
     """`tcd`, unless a function that is not ours, or a bare entry in the host's list, holds it."""
     function = registered(NAME)
     if function is None:
-        return FALLBACK_NAME if NAME in getattr(comfy.samplers, names_list) else NAME
+        return FALLBACK_NAME if NAME in getattr(comfy.samplers, names_list, ()) else NAME
     return NAME if getattr(function, _MARK, False) else FALLBACK_NAME
 
 
@@ -51,5 +68,8 @@ def _append(name: str, names_list: str, ksampler_list: str) -> None:
         pass
     for home, attribute in homes:
         names = getattr(home, attribute, None)
-        if isinstance(names, list) and name not in names:
-            names.append(name)
+        if isinstance(names, list):
+            if name == FALLBACK_NAME and names.count(NAME) > 1:
+                names.remove(NAME)  # ours, from before the other pack added its own
+            if name not in names:
+                names.append(name)

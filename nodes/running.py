@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 
 import comfy.sample
@@ -13,6 +14,7 @@ from comfy_api.latest import io
 from .sampling import RunState
 
 CARRY_KEY = "tcd_toolkit_carry"
+SCALES = ("downscale_ratio_spacial", "downscale_ratio_temporal")  # how the host spells them
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,18 @@ class Carry:
         return latent["samples"] is self.samples and same_space and float(sigmas[0]) == self.sigma
 
 
+def fitted_samples(model, latent: dict) -> torch.Tensor:
+    """The latent's samples; an empty latent's in the shape this model wants. Newer hosts know its scale too."""
+    known = inspect.signature(comfy.sample.fix_empty_latent_channels).parameters
+    scales = {name: latent[name] for name in SCALES if name in latent and name in known}
+    return comfy.sample.fix_empty_latent_channels(model, latent["samples"], **scales)
+
+
 def initial_noise(latent: dict, samples: torch.Tensor, seed: int) -> tuple[torch.Tensor, list[int]]:
     """(noise, item numbers): drawn item by item by the batch's index, so that item i is the same alone."""
-    items = list(latent.get("batch_index") or range(samples.shape[0]))
-    if len(items) != samples.shape[0]:
-        items = list(range(samples.shape[0]))
+    items = latent.get("batch_index")
+    items = range(samples.shape[0]) if items is None or len(items) != samples.shape[0] else items
+    items = [int(item) for item in items]
     return comfy.sample.prepare_noise(samples, seed, items), items
 
 
@@ -69,7 +78,7 @@ def run_sampler(model, seed, cfg, positive, negative, sampler, sigmas, latent, s
 
 
 def output_latent(latent: dict, samples: torch.Tensor, carry: Carry | None = None) -> io.NodeOutput:
-    out = {key: value for key, value in latent.items() if key != CARRY_KEY}
+    out = {key: value for key, value in latent.items() if key not in (CARRY_KEY, *SCALES)}
     out["samples"] = samples
     if carry is not None:
         out[CARRY_KEY] = carry

@@ -81,7 +81,7 @@ def sample_tcd(
 
     def predict_x0(x, t, s):
         options[TARGET_TIME] = s.t
-        return model(x, x.new_full((x.shape[0],), t.sigma), **extra_args)
+        return model(x, torch.full((x.shape[0],), t.sigma, dtype=torch.float32, device=x.device), **extra_args)
 
     def on_step(i, step, x, x0):
         nonlocal index

@@ -103,8 +103,8 @@ def check_model(model, embedding: TargetTimeEmbedding) -> None:
     widths = network.model_channels, network.time_embed[-1].out_features
     if widths != (embedding.channels, embedding.embed_dim):
         raise ValueError(
-            f"this TCF(S+) LoRA's target-time embedding is {embedding.channels} → {embedding.embed_dim} wide, this "
-            f"model's time embedding {widths[0]} → {widths[1]}: it was made for another model"
+            f"this TCF(S+) LoRA's target-time embedding is {embedding.channels} to {embedding.embed_dim} wide, this "
+            f"model's time embedding {widths[0]} to {widths[1]}: it was made for another model"
         )
 
 

@@ -15,13 +15,14 @@ from .gamma import GammaSchedule, gamma_per_step
 from .levels import Level, half_log_snr, ve_to_vp, vp_to_ve
 from .noise import KeyedNoise
 from .predictions import from_x0, to_eps, to_x0
-from .schedules import FlowSchedule, VESchedule, VPSchedule, shift_time
+from .schedules import FlowSchedule, FlowVESchedule, VESchedule, VPSchedule, shift_time
 from .sss import Step, diffuse_coefficients, plan, sample, sss_step, target_level
 from .tcf import jump_coefficients, midpoint_weight, multistep_weight, tcf1, tcf2, tcf_s_plus
 from .times import explicit_times, inference_times
 
 __all__ = [
     "FlowSchedule",
+    "FlowVESchedule",
     "GammaSchedule",
     "KeyedNoise",
     "Level",

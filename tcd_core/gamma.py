@@ -50,12 +50,16 @@ class GammaSchedule:
         if self.shape not in SHAPES:
             raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {self.shape!r}")
         object.__setattr__(self, "values", tuple(float(v) for v in self.values))
-        for gamma in (self.start, self.end, *self.values):
+        for gamma in self.values:
             check_gamma(gamma)
+        for name in ("start", "end"):
+            object.__setattr__(self, name, check_gamma(getattr(self, name)))
+        if not isinstance(self.interpolate, bool):
+            raise ValueError(f"interpolate must be true or false, got {self.interpolate!r}")
         if not (math.isfinite(self.exponent) and self.exponent > 0):
             raise ValueError(f"exponent must be positive, got {self.exponent}")
-        if self.shape == "list" and not self.values:
-            raise ValueError("a list schedule needs values: M − 1 numbers in [0, 1] for M steps, such as 0.5, 0.3, 0.1")
+        if self.shape == "list" and self.interpolate and not self.values:
+            raise ValueError("an interpolated list needs values: numbers in [0, 1], such as 0.5, 0.3, 0.1")
 
     def at(self, progress: float) -> float:
         """gamma at a progress in [0, 1]; not for a list without ``interpolate``, which knows steps only."""
@@ -88,9 +92,10 @@ class GammaSchedule:
         needed = len(progress) - 1 if lands else len(progress)
         if len(self.values) != needed:
             values = f"{len(self.values)} value" + "s" * (len(self.values) != 1)
+            run = f"{len(progress)} step" + "s" * (len(progress) != 1)
             why = "the last step adds no noise" if lands else "it stops before the end"
             raise ValueError(
-                f"the gamma list has {values}, this run of {len(progress)} steps needs {needed} ({why}): change the "
+                f"the gamma list has {values}, this run of {run} needs {needed} ({why}): change the "
                 "list or the steps, or switch interpolate on"
             )
         return [*self.values, 0.0] if lands else list(self.values)
@@ -104,7 +109,10 @@ class GammaSchedule:
         """Inverse of `to_json`; ValueError for text that is no such object."""
         try:
             fields = json.loads(text)
-            return cls(**{**fields, "values": tuple(fields.get("values", ()))})
+            values = fields.get("values", [])
+            if not isinstance(values, list):
+                raise ValueError(f"values must be a list, got {values!r}")
+            return cls(**{**fields, "values": tuple(values)})
         except (TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a gamma schedule: {error}") from error
 

@@ -59,3 +59,10 @@ def ve_to_vp(level: Level) -> Level:
     """The same noise level in VP coordinates, ``x = y / sqrt(1 + sigma²)``: (1, sigma) / sqrt(1 + sigma²)."""
     norm = math.hypot(level.alpha, level.sigma)
     return Level(level.t, level.alpha / norm, level.sigma / norm)
+
+
+def combine(k_x, k_0, x: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+    """``k_x x + k_0 x0`` in a new tensor; two passes over memory where the factors are numbers."""
+    if isinstance(k_x, torch.Tensor) or isinstance(k_0, torch.Tensor):
+        return k_x * x + k_0 * x0
+    return (x0 * k_0).add_(x, alpha=k_x)

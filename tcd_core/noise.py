@@ -42,10 +42,14 @@ class KeyedNoise:
         return z.to(self.device, self.dtype, non_blocking=self.device.type == "cuda")
 
     def _draw(self, item: int, t: float, shape: torch.Size) -> np.ndarray:
-        key = round(t * 1_000_000)  # an integer, of times in 0 … 1 (flow) as well as in 0 … N−1
-        words = [_STREAM, *_words(self.seed), *_words(item), *_words(key)]
+        words = [_STREAM, *_words(self.seed), *_words(item), *_words(_time_key(t))]
         generator = np.random.Generator(np.random.SFC64(np.random.SeedSequence(words)))
         return generator.standard_normal(tuple(shape), dtype=np.float32)
+
+
+def _time_key(t: float) -> int:
+    """The time in tenths (of a flow, in 1/10000): far coarser than what a float32 rounding of sigma moves it by."""
+    return round(t * 10) if t > 1 else round(t * 10_000)
 
 
 def _words(number: int) -> tuple[int, int]:

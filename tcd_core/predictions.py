@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from .levels import Level
+from .levels import Level, combine
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
@@ -31,16 +31,16 @@ def to_x0(output: torch.Tensor, x: torch.Tensor, t: Level, prediction: Predictio
     if prediction == "sample":
         return output
     if prediction == "v_prediction":
-        return t.alpha * x - t.sigma * output
+        return combine(t.alpha, -t.sigma, x, output)
     if prediction == "flow":
-        return x - t.sigma * output
+        return combine(1.0, -t.sigma, x, output)
     if prediction == "epsilon":
         if not isinstance(t.alpha, torch.Tensor) and t.alpha == 0:
             raise ValueError(
                 f"an epsilon-prediction network gives no data prediction at time {t.t}, where alpha = 0 (zero terminal "
                 "SNR): use v-prediction there, or start below that time"
             )
-        return (x - t.sigma * output) / t.alpha
+        return combine(1 / t.alpha, -t.sigma / t.alpha, x, output)
     raise ValueError(f"prediction must be epsilon, v_prediction, flow or sample, got {prediction!r}")
 
 

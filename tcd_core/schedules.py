@@ -232,12 +232,30 @@ class FlowSchedule:
 
     def level_at_sigma(self, sigma: float) -> Level:
         """A flow's sigma is its time; ValueError for a negative sigma, one above 1, or NaN."""
-        _check_sigma(sigma)
-        return self.level(sigma)
+        return self.level(self.time_at_sigma(sigma))
 
     def time_at_sigma(self, sigma: float) -> float:
-        """A flow's sigma is its time."""
-        return sigma
+        """A flow's sigma is its time; what a float32 table's rounding puts above 1 is 1."""
+        _check_sigma(sigma)
+        return 1.0 if 1.0 < sigma < 1.0 + 1e-5 else sigma
+
+
+@dataclass(frozen=True)
+class FlowVESchedule(FlowSchedule):
+    """A rectified flow in VE coordinates ``y = x / (1 − t)``: levels (1, ς_t), ς = t / (1 − t); Cosmos."""
+
+    def level(self, t: float) -> Level:
+        """(1, t / (1 − t)); raises ValueError outside [0, 1), since t = 1 has no VE coordinates."""
+        return vp_to_ve(super().level(t))
+
+    def level_at_sigma(self, sigma: float) -> Level:
+        """The level of a VE sigma, which is kept as it is."""
+        return Level(self.time_at_sigma(sigma), 1.0, sigma)
+
+    def time_at_sigma(self, sigma: float) -> float:
+        """``t = ς / (1 + ς)``; ValueError for a negative sigma or NaN."""
+        _check_sigma(sigma)
+        return sigma / (1.0 + sigma)
 
 
 def shift_time(t, shift: float):

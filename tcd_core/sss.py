@@ -21,11 +21,11 @@ from typing import Literal, get_args
 import torch
 
 from .gamma import Gamma, gamma_per_step
-from .levels import Level
-from .schedules import FlowSchedule, VESchedule, VPSchedule
-from .tcf import Denoiser, Form, combine, correct, jump_coefficients, midpoint_weight, midpoint_x0, multistep_weight
+from .levels import Level, combine
+from .schedules import FlowSchedule, VPSchedule
+from .tcf import Denoiser, Form, correct, jump_coefficients, midpoint_weight, midpoint_x0, multistep_weight
 
-Schedule = VPSchedule | VESchedule | FlowSchedule
+Schedule = VPSchedule | FlowSchedule  # or one of their views in VE coordinates
 Order = Literal["1", "2", "2M"]
 ORDERS = get_args(Order)
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 import torch
 
-from .levels import Level
+from .levels import Level, combine
 
 Form = Literal["epsilon", "data"]
 Denoiser = Callable[[torch.Tensor, Level, Level], torch.Tensor]  # model(x, t, s) -> x̂; only TCF(S+) networks use s
@@ -39,13 +39,6 @@ def jump_coefficients(t: Level, s: Level):
         raise ValueError(f"cannot jump from time {t.t}, where sigma = 0, to time {s.t}: a trajectory runs from noise")
     ratio = s.sigma / t.sigma
     return ratio, s.alpha - t.alpha * ratio
-
-
-def combine(k_x, k_0, x: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
-    """``k_x x + k_0 x0`` in a new tensor; two passes over memory where the factors are numbers."""
-    if isinstance(k_x, torch.Tensor) or isinstance(k_0, torch.Tensor):
-        return k_x * x + k_0 * x0
-    return (x0 * k_0).add_(x, alpha=k_x)
 
 
 def tcf1(x: torch.Tensor, x0: torch.Tensor, t: Level, s: Level) -> torch.Tensor:

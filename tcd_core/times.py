@@ -42,7 +42,7 @@ def inference_times(
             strength outside (0, 1] or steps below 1.
     """
     n = num_train_timesteps
-    if steps < 1 or steps != int(steps):
+    if not (math.isfinite(steps) and steps >= 1 and steps == int(steps)):
         raise ValueError(f"steps must be a whole number from 1 up, got {steps}")
     if not 0 < strength <= 1:
         raise ValueError(f"strength must lie in (0, 1], got {strength}")

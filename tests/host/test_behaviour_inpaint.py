@@ -153,3 +153,29 @@ def test_a_soft_mask_changes_more_where_it_is_higher(server: Client, family: str
             assert all(b > 1.1 * a for a, b in itertools.pairwise(changes)), (kind, gamma, changes)
     assert relative_error(result.latent("stages 0.5"), result.latent("soft 0.5")) < 1e-5
     assert relative_error(result.latent("differential 0.5"), result.latent("soft 0.5")) > 0.05
+
+
+def test_a_stage_without_steps_between_two_hands_on_what_they_need(server: Client):
+    g = Branches("sd15")
+    masked = w.masked(g, g.random(), w.half_mask(g))
+    g.keep("picture", masked)
+    stage = {"steps": 4, "gamma": 0.3}
+    first = g.sample("advanced", masked, **stage, end_at_step=2, return_with_leftover_noise="enable")
+    idle = g.sample("advanced", first, **stage, start_at_step=2, end_at_step=2, add_noise="disable")
+    for name, latent in (("direct", first), ("over an idle stage", idle)):
+        g.keep(name, g.sample("advanced", latent, **stage, start_at_step=2, add_noise="disable"))
+    result = g.run(server)
+    assert torch.equal(result.latent("over an idle stage"), result.latent("direct"))
+    assert kept_error(result.latent("direct"), result.latent("picture")) < 1e-5
+
+
+def test_a_masked_run_that_lost_its_picture_is_told_in_the_log(server: Client):
+    g = Branches("sd15")
+    masked = w.masked(g, g.random(), w.half_mask(g))
+    stage = {"steps": 4, "gamma": 0.3}
+    first = g.sample("advanced", masked, **stage, end_at_step=2, return_with_leftover_noise="enable")
+    other = g.add("LatentMultiply", samples=first, multiplier=1.0)
+    g.keep("latent", g.sample("advanced", other, **stage, start_at_step=2, add_noise="disable"))
+    before = server.log().count("the clean picture is not known")
+    g.run(server)
+    assert server.log().count("the clean picture is not known") == before + 1

@@ -90,7 +90,7 @@ def test_a_plain_list_of_gammas_with_split_sigmas_is_an_error_that_names_the_way
     g = Branches("sd3")
     split = w.split_sigmas(g, g.setup, g.empty(), at=2, steps=STEPS, gamma_schedule=schedule(g, "list"))
     g.keep("latent", split)
-    with pytest.raises(WorkflowError, match="3 values, this run of 2 steps needs 2.*interpolated"):
+    with pytest.raises(WorkflowError, match="3 values, this run of 2 steps needs 2.*interpolate on"):
         g.run(server)
 
 

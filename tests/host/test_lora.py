@@ -209,7 +209,7 @@ def test_strength_0_returns_the_model_and_still_reports(results):
         ("SD 1.5 on SD 2.1", "made for SD 1.5: cross-attention 768 wide; this model is SD 2.x: 1024"),
         ("SDXL on SD3", "made for SDXL (cross-attention 2048 wide): none of the file's 141 modules exist in this one"),
         ("shape", "lora_unet_conv_in has lora_down.weight (4, 9, 3, 3)"),
-        ("S+ width", "target-time embedding is 320 → 640 wide, this model's time embedding 320 → 1280"),
+        ("S+ width", "target-time embedding is 320 to 640 wide, this model's time embedding 320 to 1280"),
         ("S+ on SD3", "is no UNet of ComfyUI's"),
         ("DoRA of PEFT", "is a DoRA in PEFT's form"),
         ("truncated", "truncated.safetensors is truncated"),

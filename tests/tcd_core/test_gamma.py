@@ -153,7 +153,8 @@ def test_it_cannot_be_changed():
         (dict(shape="list", values=(0.5, 2.0)), r"\[0, 1\], got 2.0"),
         (dict(shape="power", exponent=0.0), "exponent must be positive, got 0.0"),
         (dict(shape="power", exponent=math.inf), "exponent must be positive, got inf"),
-        (dict(shape="list"), "needs values"),
+        (dict(shape="list", interpolate=True), "needs values"),
+        (dict(interpolate="yes"), "true or false"),
     ],
 )
 def test_errors_give_the_number(fields, message):
@@ -177,3 +178,10 @@ def test_a_plan_refuses_gamma_outside_zero_to_one(gamma, side):
         plan(VP, levels(), outside)
     with pytest.raises(ValueError, match=r"gamma must lie in \[0, 1\]"):
         plan(VP, levels(), [0.3, 0.3, 0.3, outside])
+
+
+def test_a_run_of_one_step_takes_an_empty_list():
+    (step,) = plan(VP, [VP.level(999)], GammaSchedule("list", values=()))
+    assert step.b == 0
+    with pytest.raises(ValueError, match="has 1 value, this run of 1 step needs 0"):
+        plan(VP, [VP.level(999)], GammaSchedule("list", values=(0.3,)))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_strategies import FLOW, PROPERTY, VE, VP, ZERO_SNR, distilled, gammas
 
-from tcd_core import FlowSchedule, Level, VESchedule, VPSchedule, shift_time
+from tcd_core import FlowSchedule, FlowVESchedule, Level, VESchedule, VPSchedule, shift_time
 
 SIGMAS = ((1 - alpha_bar()) / alpha_bar()).sqrt()
 HOST_SIGMAS = SIGMAS.float()  # a host's table is float32
@@ -232,3 +232,17 @@ def test_schedules_of_other_lengths_work():
     assert short.progress(99) == 0
     np.testing.assert_allclose(short.alpha_bar, TCDScheduler(num_train_timesteps=100).alphas_cumprod, rtol=1e-5)
     assert FlowSchedule() == FLOW
+
+
+def test_what_rounding_puts_above_a_flow_s_last_time_is_that_time():
+    assert FlowSchedule().level_at_sigma(1.0000001192092896) == FlowSchedule().level(1.0)
+    with pytest.raises(ValueError, match="must lie in"):
+        FlowSchedule().level_at_sigma(1.001)
+
+
+def test_a_flow_in_ve_coordinates_has_the_flow_s_signal_to_noise():
+    for t in (0.1, 0.5, 0.9):
+        level = FlowVESchedule().level(t)
+        assert level.alpha == 1 and level.lam == pytest.approx(FlowSchedule().level(t).lam, abs=1e-12)
+        assert FlowVESchedule().level_at_sigma(level.sigma).t == pytest.approx(t, abs=1e-12)
+    assert FlowVESchedule().landing(level) == (0, 1, 0)

@@ -35,6 +35,7 @@ def foreign_scheduler(model_sampling, steps):
 
 def clear() -> None:
     """The host as it is without any pack."""
+    registration._reported.clear()
     for name in ("tcd", "tcd_toolkit"):
         HANDLERS.pop(name, None)
         if hasattr(k_diffusion, f"sample_{name}"):
@@ -83,6 +84,11 @@ def main(results_file: str) -> None:
     take_sampler()
     take_scheduler()
     results["both taken"] = report(2)
+    clear()
+    report(1)
+    take_sampler()
+    take_scheduler()
+    results["taken afterwards"] = report(1)
     clear()
     take_sampler()
     results["sampler taken"] = report(1)
