@@ -51,6 +51,9 @@ def tcd_sigmas(model_sampling, steps: int, denoise: float = 1.0, original_steps:
     total = _grid_size(model_sampling, schedule)
     if times and isinstance(schedule, FlowSchedule) and max(times) <= 1:
         chosen = explicit_times(times, num_train_timesteps=None, strength=denoise)
+        if isinstance(schedule, FlowVESchedule):  # which ends below t = 1
+            last = schedule.time_at_sigma(float(model_sampling.sigma_max))
+            chosen = sorted({min(t, last) for t in chosen}, reverse=True)
         return torch.FloatTensor([*(schedule.level(t).sigma for t in chosen), 0.0])
     if times:
         finer = total // 1000 if total % 1000 == 0 else 1

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
-import torch
 from comfy_api.latest import io
 
 from ..tcd_core import gamma_per_step
 from .gamma import CATEGORY, gamma_input, gamma_schedule_input, order_input
 from .host import tcd_sigmas
-from .running import CARRY_KEY, Carry, fitted_samples, initial_noise, output_latent, run_sampler
+from .running import CARRY_KEY, Carry, continued, fitted_samples, initial_noise, output_latent, run_sampler
 from .sampling import RunState, run_levels, tcd_sampler
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
@@ -173,32 +170,22 @@ class KSamplerAdvanced(io.ComfyNode):
         )
         sigmas = whole[start_at_step : end_at_step + 1].clone()
         samples = fitted_samples(model, latent_image)
-        if len(sigmas) < 2:
-            return output_latent(latent_image, samples, latent_image.get(CARRY_KEY))  # nothing to do here
-        if return_with_leftover_noise == "disable":
+        noise, items = initial_noise(latent_image, samples, noise_seed)
+        leftover = return_with_leftover_noise == "enable"
+        if len(sigmas) < 2:  # no step to take, only what other stages need to hand on
+            carry = latent_image.get(CARRY_KEY)
+            if add_noise == "enable" and leftover and len(sigmas) == 1:
+                carry = Carry.at(model, sigmas[0], samples, samples, noise, RunState())
+            return output_latent(latent_image, samples, carry)
+        if not leftover:
             sigmas[-1] = 0
 
-        carry = latent_image.get(CARRY_KEY)
-        noise, items = initial_noise(latent_image, samples, noise_seed)
-        if add_noise == "enable":
-            start = None
-        elif carry is not None and carry.fits(latent_image, model, sigmas):
-            start, samples, noise = carry.state, carry.clean, carry.noise
-        else:
-            start, noise = None, torch.zeros_like(noise)
-            if latent_image.get("noise_mask") is not None and start_at_step > 0:
-                logging.warning(
-                    "KSampler Advanced (TCD): a masked run is continued from a latent that does not come straight from "
-                    "KSampler Advanced (TCD): the clean picture is not known here and the masked-off region is lost."
-                )
+        start = None
+        if add_noise == "disable":
+            samples, noise, start = continued(latent_image, model, sigmas, samples, noise)
         state = RunState()
         part = gammas[start_at_step : start_at_step + len(sigmas) - 1]
         sampler = tcd_sampler(part, order, batch_index=items, start=start, state=state)
         result = run_sampler(model, noise_seed, cfg, positive, negative, sampler, sigmas, latent_image, samples, noise)
-        if sigmas[-1] == 0:
-            return output_latent(latent_image, result)
-        state.x, state.x0 = state.x.to(result.device), state.x0.to(result.device)
-        latent_format = type(model.get_model_object("latent_format"))
-        return output_latent(
-            latent_image, result, Carry(result, float(sigmas[-1]), latent_format, samples, noise, state)
-        )
+        carry = None if sigmas[-1] == 0 else Carry.at(model, sigmas[-1], result, samples, noise, state)
+        return output_latent(latent_image, result, carry)

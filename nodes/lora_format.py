@@ -84,6 +84,7 @@ def convert(
         unmatched=(*(module.name for module in of_model if module.name not in matched), *unknown),
         text_encoder=len(modules) - len(of_model),
         ranks=_ranks(of_model),
+        alpha_told=AdapterSettings.from_metadata(metadata) is not None or any("alpha" in m.parts for m in of_model),
         target_embedding=len(lora) < len(tensors),
         metadata=dict(metadata),
     )

@@ -23,6 +23,7 @@ class Report:
     unmatched: tuple[str, ...] = ()
     text_encoder: int = 0
     ranks: tuple[int, ...] = ()
+    alpha_told: bool = True
     target_embedding: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -49,6 +50,8 @@ class Report:
             lines.append(f"not in this model ({len(self.unmatched)}): {names}")
         if self.text_encoder:
             lines.append(f"for text encoders ({self.text_encoder} modules): not applied, this node patches the model")
+        if self.ranks and not self.alpha_told:
+            lines.append("the file tells no alpha: applied as alpha = rank, which its maker's settings may contradict")
         if self.target_embedding:
             lines.append("TCF(S+): the network is told each step's target time")
         lines += [f"{key}: {_short(value)}" for key, value in self.base_model.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from dataclasses import dataclass
 
 import comfy.sample
@@ -39,6 +40,16 @@ class Carry:
     noise: torch.Tensor
     state: RunState
 
+    @classmethod
+    def at(
+        cls, model, sigma, samples: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor, state: RunState
+    ) -> Carry:
+        """A carry for these samples at a sigma; the state's tensors go where the samples are."""
+        for name in ("x", "x0"):
+            value = getattr(state, name)
+            setattr(state, name, None if value is None else value.to(samples.device))
+        return cls(samples, float(sigma), type(model.get_model_object("latent_format")), clean, noise, state)
+
     def fits(self, latent: dict, model, sigmas: torch.Tensor) -> bool:
         same_space = type(model.get_model_object("latent_format")) is self.latent_format
         return latent["samples"] is self.samples and same_space and float(sigmas[0]) == self.sigma
@@ -57,6 +68,19 @@ def initial_noise(latent: dict, samples: torch.Tensor, seed: int) -> tuple[torch
     items = range(samples.shape[0]) if items is None or len(items) != samples.shape[0] else items
     items = [int(item) for item in items]
     return comfy.sample.prepare_noise(samples, seed, items), items
+
+
+def continued(latent: dict, model, sigmas: torch.Tensor, samples: torch.Tensor, noise: torch.Tensor):
+    """(clean samples, initial noise, state) of the run that this stage continues; the latent itself if unknown."""
+    carry = latent.get(CARRY_KEY)
+    if carry is not None and carry.fits(latent, model, sigmas):
+        return carry.clean, carry.noise, carry.state
+    if latent.get("noise_mask") is not None:
+        logging.warning(
+            "KSampler Advanced (TCD): a masked run is continued from a latent that does not come straight from "
+            "KSampler Advanced (TCD): the clean picture is not known here and the masked-off region is lost."
+        )
+    return samples, torch.zeros_like(noise), None
 
 
 def run_sampler(model, seed, cfg, positive, negative, sampler, sigmas, latent, samples, noise):

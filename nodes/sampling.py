@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ GAMMA_KEY, ORDER_KEY = "tcd_gamma", "tcd_order"
 
 @dataclass
 class RunState:
-    """Where a run stands: written at its end, and read by a run that continues it.
+    """Where a run stands: written at its end, and read by a run that continues it; empty before the first step.
 
     Attributes:
         x: the sampler's own state, in the model's latent space.
@@ -71,7 +72,7 @@ def sample_tcd(
     options = extra_args["model_options"]["transformer_options"]
     gamma = options.get(GAMMA_KEY, DEFAULT_GAMMA) if gamma is None else gamma
     order = options.get(ORDER_KEY, DEFAULT_ORDER) if order is None else order
-    if start is not None:
+    if start is not None and start.x is not None:
         x = start.x.to(x)
     start, state = start or RunState(), state or RunState()
 
@@ -109,6 +110,8 @@ def run_levels(model_sampling, sigmas: torch.Tensor) -> tuple[list[Level], bool,
     """(levels of a run over the host's sigmas, whether it lands at the end of the trajectory, the schedule)."""
     schedule = schedule_for(model_sampling)
     values = sigmas.tolist()
+    if any(math.isnan(value) for value in values):
+        raise ValueError("the sigmas hold NaN: their scheduler fails at so few steps; use more, or another")
     lands = values[-1] == 0
     return [schedule.level_at_sigma(v) for v in (values[:-1] if lands else values)], lands, schedule
 

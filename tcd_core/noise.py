@@ -38,18 +38,19 @@ class KeyedNoise:
         """z for the step that arrives at level n, shape, dtype and device as ``like``."""
         z = torch.empty(self.shape, dtype=torch.float32, pin_memory=self.device.type == "cuda")
         for row, item in zip(z, self.items, strict=True):
-            row.copy_(torch.from_numpy(self._draw(item, n.t, row.shape)))
+            row.copy_(torch.from_numpy(self._draw(item, n, row.shape)))
         return z.to(self.device, self.dtype, non_blocking=self.device.type == "cuda")
 
-    def _draw(self, item: int, t: float, shape: torch.Size) -> np.ndarray:
-        words = [_STREAM, *_words(self.seed), *_words(item), *_words(_time_key(t))]
+    def _draw(self, item: int, n: Level, shape: torch.Size) -> np.ndarray:
+        table, key = _time_key(n)
+        words = [_STREAM, table, *_words(self.seed), *_words(item), *_words(key)]
         generator = np.random.Generator(np.random.SFC64(np.random.SeedSequence(words)))
         return generator.standard_normal(tuple(shape), dtype=np.float32)
 
 
-def _time_key(t: float) -> int:
-    """The time in tenths (of a flow, in 1/10000): far coarser than what a float32 rounding of sigma moves it by."""
-    return round(t * 10) if t > 1 else round(t * 10_000)
+def _time_key(n: Level) -> tuple[int, int]:
+    """(0, t) on the table; elsewhere (1, lambda in 1/10000), far coarser than float32 rounding of sigma."""
+    return (0, int(n.t)) if n.t == int(n.t) else (1, round(n.lam * 10_000))
 
 
 def _words(number: int) -> tuple[int, int]:

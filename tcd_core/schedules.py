@@ -16,7 +16,7 @@ from .levels import Level, ve_to_vp, vp_to_ve
 
 _LAMBDA_LIMIT = 40.0  # stands in for ±inf when times are interpolated in lambda: e^-40 < float64's epsilon
 _SMALLEST_R = 0.2  # of (lambda_u − lambda_t) / h; ½ at the exact midpoint
-_ON_TABLE = 1e-3  # a time this near an integer is that integer: float32 sigmas give times good to about 1e-5
+_ON_TABLE = 1e-6  # a lambda this near a table entry's is that entry: float32 sigmas are good to about 1e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,7 @@ class VPSchedule:
     def time_at(self, lam: float) -> float:
         """The time at a half log-SNR, inverse of ``level(t).lam``; clamped to the table, integer where it is one."""
         t = float(np.interp(-lam, -self._lam, np.arange(self.num_train_timesteps)))
-        return float(round(t)) if abs(t - round(t)) < _ON_TABLE else t
+        return float(round(t)) if abs(lam - self._lam[round(t)]) < _ON_TABLE else t
 
     def landing(self, t: Level) -> Level:
         """Where a run's last step from t ends: time 0, as the reference's, that is at ᾱ_0 and not at sigma = 0."""

@@ -111,3 +111,9 @@ def test_explicit_times_count_from_999_on_finer_tables_too(server: Client):
         g.keep("steps", g.sample("custom", g.empty(), steps=4))
         result = g.run(server)
         assert relative_error(result.latent("times"), result.latent("steps")) < 1e-6, name
+
+
+def test_cosmos_takes_a_flow_s_times_down_from_its_highest(server: Client):
+    g = patched("cosmos")
+    g.keep("latent", g.sample("custom", g.empty(), times="1, 0.5"))
+    assert g.run(server).latent("latent").isfinite().all()

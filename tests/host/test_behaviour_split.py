@@ -174,3 +174,14 @@ def test_a_stage_may_end_early_or_do_nothing(server: Client):
     for name in ("noisy", "clean"):
         for start, end in ((4, 10000), (9, 10000), (2, 2), (3, 1)):
             assert torch.equal(result.latent(f"{name} {start} {end}"), result.latent(name))
+
+
+def test_a_run_cut_before_its_first_step_is_the_whole_run(server: Client):
+    """The first stage takes no step: it hands on the noise that the second was told not to add."""
+    for family in ("sd15", "sd3"):
+        g = Branches(family)
+        settings = {"steps": STEPS, "gamma": 0.3}
+        g.keep("whole", g.sample("advanced", g.empty(), **settings))
+        g.keep("cut at 0", w.split_advanced(g, g.setup, g.empty(), at=0, **settings))
+        result = g.run(server)
+        assert torch.equal(result.latent("cut at 0"), result.latent("whole"))

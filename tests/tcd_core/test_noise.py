@@ -140,8 +140,8 @@ def test_all_pairs_of_a_runs_draws_differ():
 @pytest.mark.parametrize(
     ("seed", "item", "level", "first"),
     [
-        (0, 0, VP.level(759), [-0.24308313, 0.88459766, 1.22718394, -0.04667860]),
-        (2**64 - 1, 5, FLOW.level(0.25), [-1.04034197, 0.21875843, -0.15531628, 1.28551579]),
+        (0, 0, VP.level(759), [-0.73161304, 0.02066146, 0.32863835, -0.60399199]),
+        (2**64 - 1, 5, FLOW.level(0.25), [-0.11427027, -0.43728891, 0.05415088, -0.58875847]),
     ],
 )
 def test_a_seed_keeps_its_noise_from_release_to_release(seed, item, level, first):
@@ -155,4 +155,14 @@ def test_a_rounding_of_a_sigma_off_the_table_leaves_the_noise_as_it_is():
     for sigma in torch.linspace(0.1, 14, 200).tolist():
         other = float(torch.nextafter(torch.tensor(sigma), torch.tensor(20.0)))
         kept += torch.equal(draw(level=VE.level_at_sigma(sigma)), draw(level=VE.level_at_sigma(other)))
-    assert kept >= 198  # keys are tenths of a time step: now and then one lies between two
+    assert kept >= 198  # keys are steps of 1e-4 in lambda: now and then one lies between two
+
+
+def test_levels_close_together_still_draw_for_themselves():
+    """linear_quadratic and karras bunch their sigmas: 5e-4 apart in lambda, far closer than table times."""
+    sigmas = [14.6 * 0.9995**i for i in range(20)] + [0.4 * 0.9995**i for i in range(20)]
+    flow = [FLOW.level(1e-3 * 0.9995**i) for i in range(20)]
+    low = [VE.level_at_sigma(sigma) for sigma in (0.0295, 0.03, 0.031)]  # between times 0 and 1
+    assert_uncorrelated(
+        [draw(level=VE.level_at_sigma(sigma)) for sigma in sigmas] + [draw(level=v) for v in flow + low]
+    )
