@@ -81,3 +81,22 @@ def test_examples_use_the_settings_they_claim(server):
             "denoise": 1.0,
             "order": "1",
         }
+
+
+def test_stock_samplers_go_on_with_a_lora_from_our_loader(server):
+    """One workflow: each sampler with the LoRA and without it; both finite, and not the same."""
+    place_lora(server.loras / "stock.safetensors", "sd15")
+    samplers = ("ddim", "euler", "dpmpp_2m_sde", "dpmpp_2m", "lcm", "uni_pc")
+    g = workflows.Graph()
+    setup = workflows.load(g, "sd15")
+    patched = g.add("TCDToolkit_LoraLoader", model=setup.model, lora_name="stock.safetensors", strength=1.0)
+    latent = workflows.empty_latent(g, "sd15")
+    for name in samplers:
+        for suffix, model in (("with", patched), ("without", setup.model)):
+            settings = {"sampler_name": name, "scheduler": "normal"}
+            sampled = workflows.ksampler(g, model, latent, setup, **settings)
+            g.add("TCDTest_SaveLatent", f"{name} {suffix}", samples=sampled, name="latent")
+    result = server.run(g)
+    for name in samplers:
+        a, b = (result.latent(f"{name} {suffix}") for suffix in ("with", "without"))
+        assert a.isfinite().all() and (a - b).norm() / b.norm() > 1e-4, name
