@@ -92,15 +92,16 @@ def sample_tcd(
             callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": x0})
         progress.update()
 
-    noise = KeyedNoise(x, _seed(extra_args), batch_index)
-    if noise_sampler is not None:
-        noise = lambda n: noise_sampler(sigmas[index], sigmas[index + 1])  # noqa: E731
+    keyed = KeyedNoise(x, _seed(extra_args), batch_index)
+
+    def noise(n):
+        return keyed(n) if noise_sampler is None else noise_sampler(sigmas[index], sigmas[index + 1])
 
     with tqdm(total=len(steps), disable=disable) as progress:
         x = sample(predict_x0, x, steps, noise, on_step, None if start.x0 is None else start.x0.to(x))
     mask = extra_args.get("denoise_mask")
     if lands and mask is not None:
-        # where the mask keeps the picture x̂ is the picture itself, exact; elsewhere the end keeps its remaining noise
+        # where the mask keeps the picture, x̂ is that picture exactly; elsewhere x keeps the noise of time 0
         x = torch.lerp(state.x0, x, mask.to(x))
     state.x = x
     return x
