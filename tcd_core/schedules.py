@@ -1,7 +1,7 @@
 """Noise schedules: alpha, sigma and lambda at a time, and the time at a lambda, in float64.
 
-Three classes with the same few methods: `VPSchedule` (discrete, the reference's), `VESchedule` (the same table in the
-coordinates a k-diffusion style host passes to its samplers) and `FlowSchedule` (rectified flow). Numbers are NumPy
+`VPSchedule` (discrete, the reference's) and `FlowSchedule` (rectified flow) have the same few methods; `VESchedule` and
+`FlowVESchedule` are the two in the coordinates a k-diffusion style host passes to its samplers. Numbers are NumPy
 float64 on the CPU: a device that has no float64 never sees them.
 """
 
