@@ -19,8 +19,9 @@ GAMMA_TOOLTIP = (
     "(as LCM is sampled). 0.2 to 0.3 suits most TCD LoRAs at 4 steps; more steps take more gamma and gain detail."
 )
 ORDER_TOOLTIP = (
-    "Order of the trajectory consistency function. 1: TCF(1), the reference's. 2: TCF(2) in its data-prediction "
-    "form, two model evaluations a step. 2M: multistep, extrapolates from the previous step, one evaluation a step."
+    "Order of the trajectory consistency function. 1: TCF(1), the reference's. 2: TCF(2), two model evaluations a "
+    "step, in its data-prediction form, or in the one that a TCF(2) LoRA was distilled with. 2M: multistep, "
+    "extrapolates from the previous step, one evaluation a step."
 )
 SCHEDULE_TOOLTIP = "Optional gamma schedule: one gamma per step. When connected it replaces gamma."
 

@@ -14,6 +14,7 @@ from .host import schedule_for
 from .lora_file import fingerprint
 from .lora_format import convert, read_lora_file
 from .lora_shapes import Shape
+from .sampling import FORM_KEY
 from .target_patch import add_target_patch
 
 
@@ -50,7 +51,8 @@ class LoraLoader(io.ComfyNode):
                 io.Model.Output(tooltip="The model with the LoRA."),
                 io.String.Output(
                     display_name="report",
-                    tooltip="What was matched, and the steps, gamma and cfg that the file recommends.",
+                    tooltip="What was matched, how the file was distilled, and the steps, gamma and cfg that it "
+                    "recommends.",
                 ),
             ],
         )
@@ -92,6 +94,8 @@ def apply_lora(model, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
             f"ComfyUI took {len(conversion.targets) - len(lost)} of {len(conversion.targets)} patches, not those for "
             f"{names}: this version of TCD Toolkit and this ComfyUI do not fit together; please report it"
         )
+    if conversion.report.tcf2_form:
+        patched.model_options.setdefault("transformer_options", {})[FORM_KEY] = conversion.report.tcf2_form
     return (model if strength == 0 else patched), conversion.report
 
 

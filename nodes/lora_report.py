@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _RECOMMENDED = {"tcd.steps": "steps", "tcd.gamma": "gamma", "tcd.cfg": "cfg"}
+_FORMS = {"tcf1": "TCF(1)", "tcf2": "TCF(2)", "tcf_s_plus": "TCF(S+)"}
+_TCF2_FORMS = ("epsilon", "data")
 _BASE = ("ss_base_model_version", "modelspec.architecture")
 _SHOWN = 10
 _LONGEST = 80
+_HASH_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,26 @@ class Report:
         return {name: self.metadata[key] for key, name in _RECOMMENDED.items() if key in self.metadata}
 
     @property
+    def tcf2_form(self) -> str | None:
+        """The form of TCF(2) that the file was distilled with, "epsilon" or "data"; None for any other file."""
+        form = self.metadata.get("tcd.tcf2_form")
+        return form if self.metadata.get("tcd.form") == "tcf2" and form in _TCF2_FORMS else None
+
+    @property
+    def distillation(self) -> list[str]:
+        """Lines on how the file says it was distilled: form, training span, start of the recipe's hash."""
+        form, lines = self.metadata.get("tcd.form"), []
+        if form:
+            advice = ": sample it with order 2" if form == "tcf2" else ""
+            which = f", which then takes its {self.tcf2_form} form" if self.tcf2_form else ""
+            lines.append(f"distilled with {_FORMS.get(form, _short(form))}{advice}{which}")
+        if span := self.metadata.get("tcd.training_span"):
+            lines.append(f"trained over {_short(span)}")
+        if recipe := self.metadata.get("tcd.recipe_hash"):
+            lines.append(f"recipe {recipe[:_HASH_SHOWN]}")
+        return lines
+
+    @property
     def base_model(self) -> dict[str, str]:
         return {key: self.metadata[key] for key in _BASE if key in self.metadata}
 
@@ -54,6 +77,7 @@ class Report:
             lines.append("the file tells no alpha: applied as alpha = rank, which its maker's settings may contradict")
         if self.target_embedding:
             lines.append("TCF(S+): the network is told each step's target time")
+        lines += self.distillation
         lines += [f"{key}: {_short(value)}" for key, value in self.base_model.items()]
         settings = ", ".join(f"{name} {_short(value)}" for name, value in self.recommended.items())
         lines.append(f"recommended by the file: {settings}" if settings else "the file recommends no settings")

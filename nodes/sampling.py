@@ -14,15 +14,17 @@ from tqdm.auto import tqdm
 from ..tcd_core import FlowSchedule, KeyedNoise, Level, VESchedule, plan, sample
 from ..tcd_core.gamma import Gamma
 from ..tcd_core.sss import Order
+from ..tcd_core.tcf import Form
 from .host import schedule_for
 from .target_patch import TARGET_TIME
 
 DEFAULT_GAMMA: float = 0.3
 DEFAULT_ORDER: Order = "1"
+DEFAULT_FORM: Form = "data"
 
 # Keys of a patch in model_options["transformer_options"]. Numbers, text and value objects only: the host's merging of
 # options extends lists.
-GAMMA_KEY, ORDER_KEY = "tcd_gamma", "tcd_order"
+GAMMA_KEY, ORDER_KEY, FORM_KEY = "tcd_gamma", "tcd_order", "tcd_form"
 
 
 @dataclass
@@ -56,7 +58,8 @@ def sample_tcd(
     """Strategic stochastic sampling (arXiv 2402.19159, Algorithm 4) over whatever sigmas the host hands over.
 
     A final sigma of 0 stands for the schedule's time 0, where the reference ends: ``(x̂ + ς_0 eps)/sqrt(1 + ς_0²)`` for
-    VP models, x̂ for flows. Sigmas that stop above 0 leave the noise in, to be continued.
+    VP models, x̂ for flows. Sigmas that stop above 0 leave the noise in, to be continued. Order "2" takes the form that
+    the model is patched with (a LoRA distilled with TCF(2) says which), else the data-prediction form.
 
     Args:
         model, x, sigmas, extra_args, callback, disable: as the host passes them.
@@ -77,7 +80,8 @@ def sample_tcd(
     start, state = start or RunState(), state or RunState()
 
     levels, lands, schedule = run_levels(model.inner_model.inner_model.model_sampling, sigmas)
-    steps = plan(schedule, levels, gamma, order, lands=lands, previous_level=start.t)
+    form = options.get(FORM_KEY, DEFAULT_FORM)
+    steps = plan(schedule, levels, gamma, order, lands=lands, form=form, previous_level=start.t)
     index = 0
 
     def predict_x0(x, t, s):

@@ -415,6 +415,34 @@ def test_report_tells_what_the_file_recommends(adapter, host, tmp_path):
         report.matched = 0
 
 
+@pytest.mark.parametrize(
+    ("metadata", "lines", "tcf2_form"),
+    [
+        ({}, [], None),
+        ({"tcd.form": "tcf1"}, ["distilled with TCF(1)"], None),
+        ({"tcd.form": "tcf1", "tcd.tcf2_form": "epsilon"}, ["distilled with TCF(1)"], None),
+        ({"tcd.form": "tcf_s_plus"}, ["distilled with TCF(S+)"], None),
+        ({"tcd.form": "later"}, ["distilled with later"], None),
+        ({"tcd.form": "tcf2"}, ["distilled with TCF(2): sample it with order 2"], None),
+        ({"tcd.form": "tcf2", "tcd.tcf2_form": "x"}, ["distilled with TCF(2): sample it with order 2"], None),
+        (
+            {"tcd.form": "tcf2", "tcd.tcf2_form": "epsilon"},
+            ["distilled with TCF(2): sample it with order 2, which then takes its epsilon form"],
+            "epsilon",
+        ),
+        (
+            {"tcd.training_span": "k=50, N=1000, s in [0, t_n]", "tcd.recipe_hash": "0123456789abcdef"},
+            ["trained over k=50, N=1000, s in [0, t_n]", "recipe 0123456789ab"],
+            None,
+        ),
+    ],
+)
+def test_report_tells_how_the_file_was_distilled(host, metadata, lines, tcf2_form):
+    report = convert(lora(), metadata, *host).report
+    assert report.text("x", 1.0).splitlines()[3:-1] == lines  # after file, count and a missing alpha
+    assert report.tcf2_form == tcf2_form
+
+
 def test_report_without_metadata_and_with_many_unknown_names(host):
     tensors = lora()
     for index in range(30):
