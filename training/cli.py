@@ -1,0 +1,122 @@
+"""The command line over the recipe's fields, by tyro: ``--recipe NAME|FILE.toml --training.steps 500 …``.
+
+tyro turns words into plain values and writes the help; `recipe.build` checks them, as it checks a file's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+from .recipe import RecipeError, build, load_recipe, shipped_recipes
+from .recipe_fields import Recipe, Section
+from .recipe_words import fields, is_section, limits, suggestion
+
+PROG = "python -m training.distill"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the command line asks for.
+
+    Attributes:
+        recipe: the recipe file with the command line's fields over it, resolved and checked.
+        output: the run's folder.
+        resume: whether to go on with the run in `output`.
+        overridden: whether a recipe or any field of one was given; if not, `recipe` is the default one.
+    """
+
+    recipe: Recipe
+    output: Path
+    resume: bool
+    overridden: bool
+
+
+_Switch = tyro.conf.FlagCreatePairsOff
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Options beside the recipe's fields.
+
+    Attributes:
+        recipe: a shipped recipe, or a .toml file; its values become the defaults below
+        output: the run's folder
+        resume: go on with the run in the output folder, from its last checkpoint
+        list_recipes: list the shipped recipes and stop
+    """
+
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE", help_behavior_hint="(default: digits)")] = None
+    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: outputs/NAME)")] = None
+    resume: Annotated[bool, _Switch] = False
+    list_recipes: Annotated[bool, _Switch] = False
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Distil a TCD student, measure it and draw it (arXiv 2402.19159). Without arguments: the recipe digits."""
+
+    options: Annotated[_Options, tyro.conf.arg(name="")]
+    values: Annotated[Recipe, tyro.conf.arg(name="")]
+
+
+def parse(argv: Sequence[str] | None = None) -> Command:
+    """The command of these words, by default the process's.
+
+    Raises:
+        SystemExit: status 2 after a message, for words that make no recipe; 0 after ``--help`` and ``--list-recipes``.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a console without Greek letters still gets its help
+    words = list(sys.argv[1:] if argv is None else argv)
+    options, others = tyro.cli(_Options, prog=PROG, args=words, add_help=False, return_unknown_args=True)
+    if options.list_recipes:
+        print("\n".join(f"{name:16} {about}" for name, about in shipped_recipes().items()))
+        raise SystemExit(0)
+    try:
+        recipe = build(_values(words, load_recipe(options.recipe or "digits")))
+    except RecipeError as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        raise SystemExit(2) from None
+    output = options.output or Path("outputs") / recipe.name
+    return Command(recipe, output, options.resume, overridden=options.recipe is not None or bool(others))
+
+
+def _values(words: list[str], recipe: Recipe) -> dict:
+    """The recipe's plain values with the words' over them; RecipeError for words that are no option."""
+    shown = _Words(_Options(), recipe)
+    found, unknown = tyro.cli(
+        _Words, prog=PROG, args=words, default=shown, use_underscores=True, registry=_REGISTRY, return_unknown_args=True
+    )
+    if unknown:
+        raise RecipeError("\n".join(_unknown(word) for word in unknown if word[:1] == "-" or unknown[0][:1] != "-"))
+    return found.values
+
+
+def _unknown(word: str) -> str:
+    if word.lower() in ("true", "false"):
+        return f"{word} is no option: a switch takes no value, write --forms or --no_forms"
+    known = [*(n for n, info in fields().items() if not is_section(info)), *_Options.__dataclass_fields__]
+    name = word.lstrip("-").partition("=")[0].replace("-", "_")
+    return f"{word} is no option{suggestion(name, known, '--')} (all: --help)"
+
+
+_REGISTRY = ConstructorRegistry()
+
+
+@_REGISTRY.struct_rule
+def _plain_values(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """A section of the recipe as a dict, for `recipe.build` to check whole; ranges beside the fields' descriptions."""
+    if not (isinstance(info.type, type) and issubclass(info.type, Section)):
+        return None
+    members = []
+    for name, field in info.type.model_fields.items():
+        about = "; ".join(filter(None, [field.description, limits(field)]))
+        members.append(StructFieldSpec(name, field.annotation, getattr(info.default, name), helptext=about))
+    return StructConstructorSpec(instantiate=dict, fields=tuple(members))

@@ -1,0 +1,145 @@
+"""``python -m training.distill``: teacher, students, measurements and pictures, by one recipe.
+
+Without arguments: the recipe `digits`, which downloads nothing and needs no GPU. ``--help`` lists every field.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from .cli import Command, parse
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; the exit status: 0 done, 1 failed, 130 interrupted, 2 (by `parse`) a bad command line."""
+    command = parse(argv)
+    from .checkpoint import CheckpointError
+    from .disk import OutputError
+    from .loop import Interrupted
+    from .stopping import TrainingDiverged
+
+    try:
+        run(command)
+    except Interrupted as stopped:
+        print(f"\n{stopped}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("\nInterrupted; go on with --resume", file=sys.stderr)
+        return 130
+    except (CheckpointError, OutputError, TrainingDiverged, ValueError) as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(command: Command) -> Path:
+    """Train what the recipe asks for, measure it, draw it; the run's folder."""
+    from accelerate import Accelerator
+    from accelerate.utils import broadcast_object_list
+
+    from .evaluate import evaluate
+    from .folder_lock import lock
+    from .phases import run_phases
+    from .stopping import catch_signals
+
+    _quiet()
+    accelerator = Accelerator(mixed_precision=command.recipe.training.precision)
+    with ExitStack() as stack:
+        folder = None
+        if accelerator.is_main_process:
+            folder = _open_folder(command)
+            stack.enter_context(lock(folder))
+            print(f"Writing to {folder}")
+        (folder,) = broadcast_object_list([folder])
+        recipe = stored_recipe(folder)
+        with catch_signals() as stop:
+            for seed, part in seed_folders(recipe, folder):
+                part.mkdir(exist_ok=True)
+                run_phases(recipe.model_copy(update={"seed": seed}), part, accelerator, stop)
+        if accelerator.is_main_process:
+            evaluate(folder, folder)
+        accelerator.wait_for_everyone()
+        if accelerator.num_processes > 1:
+            accelerator.end_training()
+    return folder
+
+
+def seed_folders(recipe, folder: Path) -> list[tuple[int, Path]]:
+    """(training seed, its folder): the run's own for one seed, ``seed-0`` … in it for several."""
+    seeds = range(recipe.seed, recipe.seed + recipe.training_seeds)
+    return [(seed, folder if len(seeds) == 1 else folder / f"seed-{seed}") for seed in seeds]
+
+
+def stored_recipe(folder: Path):
+    """The recipe that a run's folder was begun with.
+
+    Raises:
+        ValueError: the folder holds no run.
+    """
+    from .recipe import load_recipe
+    from .run_folder import RECIPE
+
+    if not (folder / RECIPE).is_file():
+        raise ValueError(f"{folder} holds no run: there is no {RECIPE} in it. Give a folder that training.distill made")
+    return load_recipe(folder / RECIPE)
+
+
+def _open_folder(command: Command) -> Path:
+    """A new run's folder with its recipe in it, or the one to go on with."""
+    from .disk import check_writable, write_atomically
+    from .recipe import dump_toml, recipe_hash
+    from .run_folder import RECIPE, claim, resume
+
+    recipe = command.recipe
+    if not command.resume:
+        check_writable(command.output, disk_needed(recipe))
+        folder = claim(command.output)
+        write_atomically(folder / RECIPE, dump_toml(recipe))
+        return folder
+    folder = resume(command.output, named=command.output != Path("outputs") / recipe.name)
+    stored = stored_recipe(folder)
+    if command.overridden and recipe_hash(stored) != recipe_hash(recipe):
+        raise ValueError(
+            f"{folder} was begun with another recipe ({folder / RECIPE}): {_differences(stored, recipe)}. Resume it "
+            "without these options, or begin a new run without --resume"
+        )
+    check_writable(folder, disk_needed(stored))
+    return folder
+
+
+def disk_needed(recipe) -> int:
+    """An upper estimate of what a run writes, in bytes: weights with their optimiser state, twice for a checkpoint."""
+    width = recipe.teacher.width
+    teacher = 4 * 1100 * width**2  # about 1,000 parameters per width², float32
+    share = 1.0 if recipe.student.kind == "full" else min(1.0, recipe.student.rank / width)
+    students = 1 + recipe.baseline + 2 * recipe.forms
+    of_seed = teacher * (1 + share * students) + 5 * teacher * (recipe.checkpoint.keep + 1)
+    return int(recipe.training_seeds * of_seed) + 20_000_000
+
+
+def _differences(stored, given) -> str:
+    """The fields in which two recipes differ, for people."""
+
+    def flat(recipe) -> dict:
+        fields = {}
+        for name, value in recipe.model_dump().items():
+            fields |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+        return fields
+
+    old, new = flat(stored), flat(given)
+    return "; ".join(f"{name} is {old[name]}, asked for {new[name]}" for name in old if old[name] != new[name])
+
+
+def _quiet() -> None:
+    """Libraries' notices out of the progress bar; offline, since nothing is fetched."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    for name in ("diffusers", "peft", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

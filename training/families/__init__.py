@@ -1,0 +1,86 @@
+"""Model families: what the trainer must know of a kind of model, one file each.
+
+`digits` is the embedded default. A latent-diffusion or flow-transformer family is another file with a class of these
+few members; nothing else in `training` knows families apart.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from tcd_core.predictions import Prediction
+from tcd_core.sss import Schedule
+
+from ..recipe import Recipe
+
+
+class Judge(Protocol):
+    """Measures a set of generated pictures against real ones.
+
+    Attributes:
+        labels: what to generate, one for each picture.
+        floors: metric → real pictures' own value.
+    """
+
+    labels: Tensor
+    floors: dict[str, float]
+
+    def __call__(self, pictures: Tensor) -> dict[str, float]:
+        """Metric → value."""
+
+    def shown(self, count: int) -> Tensor:
+        """Rows of about ``count`` pictures to show."""
+
+
+class Family(Protocol):
+    """A pretrained teacher with its schedule, its data and the names its LoRA is saved under.
+
+    Attributes:
+        network: the network to be distilled, a diffusers model; frozen by the student it becomes.
+        schedule, prediction: what the network was trained with.
+        lora_targets: names of the modules that get an adapter, as in peft's `target_modules`.
+        architecture, base_model, resolution: what its LoRAs' metadata say.
+    """
+
+    network: nn.Module
+    schedule: Schedule
+    prediction: Prediction
+    lora_targets: list[str]
+    architecture: str
+    base_model: str
+    resolution: int
+    no_label: int
+    latent_shape: tuple[int, ...]
+
+    def output(self, network: nn.Module, x: Tensor, times: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        """The network's raw output at (x, t); times shape (B,), in the schedule's units."""
+
+    def data(self, step: int, count: int, seed: int, stream: str) -> tuple[Tensor, Tensor, dict, dict]:
+        """(rows, x_0, condition, unconditional) of a step's batch, from its arguments alone, on the CPU."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures of latents (B, *latent_shape), in [−1, 1]."""
+
+    def condition(self, labels: Tensor) -> dict[str, Tensor]:
+        """What the network is told of these labels; ``no_label`` is the unconditional one."""
+
+    def judge(self) -> Judge:
+        """What the family's pictures are measured by."""
+
+    def teacher_task(self, recipe: Recipe) -> nn.Module | None:
+        """The task that trains the teacher (see `loop`), None for a family whose teacher is given."""
+
+    def save(self, folder: Path) -> None:
+        """Write the teacher."""
+
+    def load(self, folder: Path) -> None:
+        """Put a fresh copy of the teacher, frozen, into ``network``."""
+
+
+def build(recipe: Recipe) -> Family:
+    """The recipe's family, from the module of its name."""
+    return importlib.import_module(f".{recipe.family}", __name__).build(recipe)

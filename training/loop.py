@@ -1,0 +1,218 @@
+"""The training loop, on accelerate: teachers and students are trained by the same lines.
+
+A task is a module whose ``forward(batch)`` gives one loss per sample, with
+
+- ``trainable() -> {name: parameter}``, what is optimised and checkpointed,
+- ``draw(step) -> batch``, the whole global batch from the step's number alone: its slice is each process's,
+- ``after_step()``, moving averages; ``extra_state()`` and ``load_extra_state(state)`` of them.
+
+Since a step's batch depends on nothing but its number, resuming needs weights, optimiser and averages, and two processes
+compute what one does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch.utils._pytree import tree_map
+from tqdm.auto import tqdm
+
+from . import checkpoint
+from .stopping import LossGuard, Stop
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Optimisation of one phase; AdamW with warm-up, then constant or cosine to 0.
+
+    Attributes:
+        steps: optimiser steps.  batch: samples per step, over all processes and accumulation steps.
+        every: steps between checkpoints, 0 for none but at a stop.  keep: how many are kept.
+        explode: loss over its running median that stops the run.  clip: of the gradient's norm, 0 for none.
+    """
+
+    steps: int
+    batch: int
+    lr: float
+    weight_decay: float = 0.0
+    warmup: int = 0
+    schedule: str = "cosine"
+    clip: float = 1.0
+    accumulation: int = 1
+    every: int = 0
+    keep: int = 2
+    explode: float = 1000.0
+
+    def lr_factor(self, step: int) -> float:
+        """The learning rate's factor at a step: linear warm-up, times cosine decay."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return rise * (0.5 + 0.5 * math.cos(math.pi * step / self.steps) if self.schedule == "cosine" else 1.0)
+
+
+class Interrupted(Exception):
+    """A signal stopped the run at a step's end; ``checkpoint`` is where it goes on."""
+
+    def __init__(self, phase: str, step: int, path: Path) -> None:
+        super().__init__(f"{phase} was stopped after step {step}; it goes on from {path} with --resume")
+        self.checkpoint = path
+
+
+@dataclass
+class Curve:
+    """The mean loss of each step."""
+
+    loss: list[float] = field(default_factory=list)
+
+    def shown(self, points: int = 200) -> dict[str, list[float]]:
+        """Means over up to ``points`` stretches of equal length, for a plot: {"step": …, "loss": …}."""
+        width = max(1, math.ceil(len(self.loss) / points))
+        parts = [self.loss[i : i + width] for i in range(0, len(self.loss), width)]
+        return {"step": [i * width + len(p) for i, p in enumerate(parts)], "loss": [sum(p) / len(p) for p in parts]}
+
+
+def train(
+    task: torch.nn.Module,
+    settings: LoopSettings,
+    accelerator: Accelerator,
+    folder: Path,
+    phase: str,
+    stop: Stop | None = None,
+) -> Curve:
+    """Train a task to its last step, from its newest checkpoint in ``folder`` if there is one.
+
+    Raises:
+        ValueError: the batch can't be shared evenly.
+        Interrupted: ``stop`` was set by a signal; a checkpoint was written.
+        TrainingDiverged: the loss is not finite or exploded.
+        CheckpointError: a checkpoint could not be written; the ones before are intact.
+    """
+    _check_shares(settings, accelerator.num_processes)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = accelerator.prepare(task)
+    optimizer = torch.optim.AdamW(
+        list(task.trainable().values()), lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+    )
+    optimizer = accelerator.prepare(optimizer)
+    guard, curve = LossGuard(settings.explode), Curve()
+    first, last_good = _restore(folder, task, optimizer, accelerator, guard, curve)
+    progress = tqdm(
+        total=settings.steps, initial=first, desc=phase, unit="step", disable=not accelerator.is_main_process
+    )
+    for step in range(first, settings.steps):
+        batch = task.draw(step)
+        loss, norm = _step(model, task, batch, step, settings, accelerator, optimizer, guard, last_good)
+        task.after_step()
+        curve.loss.append(loss)
+        progress.set_postfix(loss=f"{loss:.4g}", refresh=False)
+        progress.update()
+        stopped = _any(accelerator, stop is not None and stop.requested)
+        done = step + 1
+        if stopped or done == settings.steps or (settings.every and done % settings.every == 0):
+            last_good = _save(folder, done, task, optimizer, accelerator, guard, curve, settings.keep)
+        if stopped and done < settings.steps:
+            progress.close()
+            raise Interrupted(phase, done, last_good)
+    progress.close()
+    return curve
+
+
+def _step(model, task, batch, step, settings, accelerator, optimizer, guard, last_good) -> tuple[float, float]:
+    """One optimiser step over the global batch; (its mean loss over all processes, the gradient's norm)."""
+    for group in optimizer.param_groups:
+        group["lr"] = settings.lr * settings.lr_factor(step)
+    torch.manual_seed(step)  # for networks that draw themselves (dropout): a resumed run draws the same
+    total = torch.zeros((), device=accelerator.device)
+    shares = list(_shares(batch, settings, accelerator))
+    for i, share in enumerate(shares):
+        with accelerator.no_sync(model) if i + 1 < len(shares) else nullcontext():
+            loss = model(share).mean() / len(shares)
+            accelerator.backward(loss)
+        total += loss.detach()
+    norm = None
+    if settings.clip:
+        norm = accelerator.clip_grad_norm_(list(task.trainable().values()), settings.clip)
+    mean = accelerator.reduce(total, "mean").item()
+    if norm is not None:
+        norm = None if accelerator.scaler else float(norm)  # fp16's scaler skips a step whose gradient overflows
+    guard.check(step + 1, mean, norm, lambda: _describe(batch), last_good)
+    optimizer.step()
+    optimizer.zero_grad()
+    return mean, norm
+
+
+def _shares(batch, settings: LoopSettings, accelerator: Accelerator) -> Iterator:
+    """This process's parts of the global batch, one per accumulation step, on its device."""
+    size = settings.batch // (accelerator.num_processes * settings.accumulation)
+    start = accelerator.process_index * size * settings.accumulation
+    for i in range(settings.accumulation):
+        rows = slice(start + i * size, start + (i + 1) * size)
+        yield send_to_device(
+            tree_map(lambda x: None if x is None else x[rows], batch), accelerator.device, non_blocking=True
+        )
+
+
+def _check_shares(settings: LoopSettings, processes: int) -> None:
+    if settings.batch % (processes * settings.accumulation):
+        raise ValueError(
+            f"a batch of {settings.batch} can't be shared evenly by {processes} processes × {settings.accumulation} "
+            f"accumulation steps: use a multiple of {processes * settings.accumulation}"
+        )
+
+
+def _describe(batch) -> str:
+    """A batch for an error message: which rows of the data, at which times."""
+    fields = batch if isinstance(batch, dict) else batch._asdict()
+    t = fields["t"] if "t" in fields else fields["teacher"].t
+    return f"rows {fields['rows'].tolist()}, start times {[round(v, 4) for v in t.t.flatten().tolist()]}"
+
+
+def _any(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether any process has the flag set; the same answer on all, so that they stop at one step."""
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum").item())
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def _save(folder, step, task, optimizer, accelerator, guard, curve, keep) -> Path | None:
+    """Write a checkpoint on the main process; all wait for it."""
+    path = None
+    if accelerator.is_main_process:
+        state = {
+            "weights": {name: p.detach() for name, p in task.trainable().items()},
+            "optimizer": optimizer.state_dict(),
+            "extra": task.extra_state(),
+            "guard": guard.state_dict(),
+            "loss": list(curve.loss),
+            "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
+        }
+        path = checkpoint.save(folder, step, state, keep)
+    accelerator.wait_for_everyone()
+    return path
+
+
+def _restore(folder, task, optimizer, accelerator, guard, curve) -> tuple[int, Path | None]:
+    """Load the newest checkpoint into everything; (the step to go on with, its path)."""
+    found = checkpoint.newest(folder)
+    if found is None:
+        return 0, None
+    path, state = found
+    with torch.no_grad():
+        for name, p in task.trainable().items():
+            p.copy_(state["weights"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    task.load_extra_state(state["extra"])
+    guard.load_state_dict(state["guard"])
+    curve.loss[:] = state["loss"]
+    if accelerator.scaler and state["scaler"]:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    return len(curve.loss), path

@@ -1,0 +1,172 @@
+"""A run's phases for one training seed: teacher, then students, each trained, saved, and not done twice.
+
+Folder of one training seed: ``teacher/``, ``tcd_<name>.safetensors``, ``lcm_<name>.safetensors`` … (with full
+fine-tuning folders in place of the files), ``checkpoints/<phase>/``, ``losses.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tcd_core.target_embedding import TARGET_EMBEDDING_PREFIX, TargetTimeEmbedding
+
+from . import families
+from .disk import write_atomically
+from .loop import Curve, LoopSettings, train
+from .lora_file import lora_metadata, save_lora
+from .objective import TrajectoryDistillation
+from .recipe import Recipe, lcm_baseline, recipe_hash, with_form
+from .run_folder import finished, mark_finished
+from .stopping import Stop
+
+FORMS = ("tcf1", "tcf2", "tcf_s_plus")
+TEACHER = "teacher"
+LOSSES = "losses.json"
+TARGET_EMBEDDING = "target_embedding.safetensors"  # beside a fully fine-tuned TCF(S+) network
+
+
+class Phase(NamedTuple):
+    """A student to train: its name, its recipe, the gamma it is meant to be sampled at."""
+
+    name: str
+    recipe: Recipe
+    gamma: float
+
+    def artefact(self, folder: Path) -> Path:
+        """Where the student is saved: a LoRA file, or a folder for a fully fine-tuned network."""
+        stem = f"{self.name}_{self.recipe.name}"
+        return folder / (f"{stem}.safetensors" if self.recipe.student.kind == "lora" else stem)
+
+
+def student_phases(recipe: Recipe) -> list[Phase]:
+    """TCD, the LCM baseline and the other forms to compare, as the recipe asks, on equal budgets."""
+    phases = [Phase("tcd", recipe, recipe.measure.gamma)]
+    if recipe.baseline:
+        phases.append(Phase("lcm", lcm_baseline(recipe), 1.0))
+    if recipe.forms:
+        others = [form for form in FORMS if form != recipe.objective.form]
+        phases += [Phase(form, with_form(recipe, form), recipe.measure.gamma) for form in others]
+    return phases
+
+
+def run_phases(recipe: Recipe, folder: Path, accelerator: Accelerator, stop: Stop) -> None:
+    """Train what is not finished yet. A phase counts as finished once its artefact stands whole in the folder."""
+    family = families.build(recipe)
+    done = finished(folder)
+    if TEACHER not in done:
+        started = time.monotonic()
+        task = family.teacher_task(recipe)
+        curve = train(task, teacher_settings(recipe), accelerator, _checkpoints(folder, TEACHER), TEACHER, stop)
+        if accelerator.is_main_process:
+            _load_averages(task)
+            family.save(folder / TEACHER)
+        _finish(folder, TEACHER, curve, time.monotonic() - started, accelerator)
+    for phase in student_phases(recipe):
+        if phase.name not in done:
+            started = time.monotonic()
+            family.load(folder / TEACHER)
+            task = TrajectoryDistillation(family, phase.recipe)
+            settings = student_settings(phase.recipe)
+            curve = train(task, settings, accelerator, _checkpoints(folder, phase.name), phase.name, stop)
+            if accelerator.is_main_process:
+                save_student(task, phase, folder)
+            _finish(folder, phase.name, curve, time.monotonic() - started, accelerator)
+
+
+def teacher_settings(recipe: Recipe) -> LoopSettings:
+    teacher, checkpoint = recipe.teacher, recipe.checkpoint
+    return LoopSettings(
+        teacher.steps, teacher.batch, teacher.lr, warmup=50, every=5 * checkpoint.every, keep=checkpoint.keep
+    )
+
+
+def student_settings(recipe: Recipe) -> LoopSettings:
+    fields = recipe.training.model_dump(exclude={"precision"})
+    return LoopSettings(**fields, every=recipe.checkpoint.every, keep=recipe.checkpoint.keep)
+
+
+def save_student(task: TrajectoryDistillation, phase: Phase, folder: Path) -> None:
+    """Write the student's averaged weights: a LoRA in kohya's layout, or the whole network as diffusers does."""
+    weights, recipe = task.saved.weights, phase.recipe
+    own = {name.removeprefix("network."): w for name, w in weights.items() if name.startswith("network.")}
+    embedding = _averaged_embedding(weights)
+    network, path = task.student.network, phase.artefact(folder)
+    if recipe.student.kind == "lora":
+        save_lora(path, network, metadata(task, phase), recipe.student.dtype, embedding, values=own)
+        return
+    _load_averages(task)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    network.save_pretrained(unfinished)
+    if embedding is not None:
+        save_file(embedding.state_dict_for_file(), unfinished / TARGET_EMBEDDING)
+    shutil.rmtree(path, ignore_errors=True)
+    unfinished.replace(path)
+
+
+def metadata(task: TrajectoryDistillation, phase: Phase) -> dict[str, str]:
+    """What the LoRA file says of itself."""
+    recipe, family = phase.recipe, task.family
+    ends, objective = recipe.end_times, recipe.objective
+    span = "s = 0" if ends.lower_share == 1 and ends.segments == (1,) else "s in [0, t_n]"
+    if ends.segments != (1,):
+        span += f" in {', '.join(map(str, ends.segments))} segments"
+    return lora_metadata(
+        title=f"{phase.name}_{recipe.name}",
+        architecture=family.architecture,
+        base_model=family.base_model,
+        prediction_type=family.prediction,
+        resolution=family.resolution,
+        rank=recipe.student.rank,
+        alpha=recipe.student.alpha,
+        form=objective.form,
+        tcf2_form=objective.tcf2_form if objective.form == "tcf2" else None,
+        steps=4,
+        gamma=phase.gamma,
+        cfg=1.0,
+        training_span=f"k={objective.skip}, N=1000, {span}",
+        recipe_hash=recipe_hash(recipe),
+    )
+
+
+def losses(folder: Path) -> dict[str, dict[str, list[float]]]:
+    """The loss curves of the finished phases."""
+    path = folder / LOSSES
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _finish(folder: Path, phase: str, curve: Curve, seconds: float, accelerator: Accelerator) -> None:
+    """Note the phase as done and drop its checkpoints; other processes wait."""
+    if accelerator.is_main_process:
+        write_atomically(folder / LOSSES, json.dumps({**losses(folder), phase: curve.shown()}))
+        mark_finished(folder, phase, seconds)
+        shutil.rmtree(_checkpoints(folder, phase), ignore_errors=True)
+    accelerator.wait_for_everyone()
+
+
+def _checkpoints(folder: Path, phase: str) -> Path:
+    return folder / "checkpoints" / phase
+
+
+def _load_averages(task) -> None:
+    with torch.no_grad():
+        for name, parameter in task.trainable().items():
+            parameter.copy_(task.saved.weights[name])
+
+
+def _averaged_embedding(weights: Mapping[str, Tensor]) -> TargetTimeEmbedding | None:
+    prefix = "target_embedding."
+    tensors = {
+        TARGET_EMBEDDING_PREFIX + name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)
+    }
+    return TargetTimeEmbedding.from_state_dict(tensors) if tensors else None

@@ -1,0 +1,191 @@
+"""The run's pictures: sample grid, metrics against steps and against gamma, loss curves. PNG, some 1600 pixels wide.
+
+Figures are made with matplotlib's objects and drawn by Agg: no window, no pyplot, no state that outlives a call. The
+colours are Okabe and Ito's, which colour-blind readers can tell apart; each method also has a marker of its own.
+
+`metric_against_steps`, `metric_against_gamma` and `loss_curve` take a report (`to_json`) and say whether they drew:
+where nothing was measured there is no file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from .claims import cell, measured_steps
+from .plot_style import DPI, WIDTH, save, styled
+from .report_markdown import label
+from .results import METHODS
+from .sample_grid import sample_grid
+
+__all__ = ["loss_curve", "metric_against_gamma", "metric_against_steps", "sample_grid"]
+
+COLOURS = {"euler": "#E69F00", "ddim": "#56B4E9", "dpmpp_2s": "#009E73", "lcm": "#D55E00", "tcd": "#0072B2"}
+MARKERS = {"euler": "v", "ddim": "s", "dpmpp_2s": "^", "lcm": "D", "tcd": "o"}
+FLOOR = dict(color="#555555", linestyle=(0, (4, 3)), linewidth=1.1, zorder=1.5)
+AXES = {  # metric → (title, which way is better)
+    "fd": ("Fréchet distance, features", "distance (lower is better)"),
+    "fd_pixels": ("Fréchet distance, pixels", "distance (lower is better)"),
+    "accuracy": ("Class accuracy", "share (higher is better)"),
+    "complexity": ("Image complexity", "complexity (best: as real)"),
+}
+
+
+def metric_against_steps(report: dict, path: Path) -> bool:
+    """One panel a metric: each method's mean over the sampling steps, ± its spread, with the floor dashed."""
+    metrics = [metric for metric in AXES if measured_steps(report, metric)]
+    if not metrics:
+        return False
+    with styled():
+        figure, panels = _panels(len(metrics))
+        for axes, metric in zip(panels, metrics, strict=True):
+            values = report[metric]
+            for method in (m for m in METHODS if m in values):
+                style = dict(color=COLOURS[method], marker=MARKERS[method], zorder=3 if method == "tcd" else 2)
+                _curve(axes, {int(n): value for n, value in values[method].items()}, label(report, method), style)
+            _floor(axes, values["floor"])
+            _steps_axis(axes, measured_steps(report, metric))
+            _range(axes, metric)
+        _legend(figure, panels)
+        save(figure, path)
+    return True
+
+
+def metric_against_gamma(report: dict, path: Path) -> bool:
+    """Fréchet distance and complexity of TCD's weights over gamma, one curve for each step count."""
+    sweep = report["gamma_sweep"]
+    steps = sorted({int(n) for by in sweep.values() for n in by})
+    metrics = [m for m in ("fd", "complexity") if any(m in row for by in sweep.values() for row in by.values())]
+    if not metrics:
+        return False
+    with styled():
+        figure, panels = _panels(len(metrics))
+        shades = matplotlib.colormaps["viridis_r"](np.linspace(0.22, 0.97, len(steps)))
+        for axes, metric in zip(panels, metrics, strict=True):
+            for n, colour, marker in zip(steps, shades, _cycle("os^Dvp", len(steps)), strict=True):
+                row = {float(g): value for g in sweep if (value := cell(sweep, g, n, metric))}
+                _curve(axes, row, f"{n} {'step' if n == 1 else 'steps'}", dict(color=colour, marker=marker))
+            _floor(axes, report[metric]["floor"])
+            axes.set_xlabel("γ: 0 adds no noise, 1 is sampled as LCM is")
+            _range(axes, metric)
+        _legend(figure, panels)
+        save(figure, path)
+    return True
+
+
+def loss_curve(report: dict, path: Path) -> bool:
+    """Loss over training steps, raw and smoothed; the teacher's in a panel of its own, as another quantity."""
+    losses = {name: curve for name, curve in report["loss"].items() if curve["step"]}
+    groups = [[n for n in losses if n == "teacher"], [n for n in losses if n != "teacher"]]
+    groups = [names for names in groups if names]
+    if not groups:
+        return False
+    with styled():
+        figure, panels = _panels(len(groups))
+        for axes, names in zip(panels, groups, strict=True):
+            for name, spare in zip(names, _cycle(("#CC79A7", "#E69F00", "#009E73"), len(names)), strict=True):
+                steps, values = losses[name]["step"], [math.nan if v is None else v for v in losses[name]["loss"]]
+                colour = "#444444" if name == "teacher" else COLOURS.get(name, spare)
+                axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+                axes.plot(steps, smooth(values), color=colour, label=METHODS.get(name, name))
+            axes.set_title("Teacher" if names == ["teacher"] else "Students")
+            axes.set_xlabel("training step")
+            axes.set_ylabel("loss" if len(names) == 1 else "loss (of unlike targets)")
+            if all(v is None or v > 0 for name in names for v in losses[name]["loss"]):
+                _log(axes)
+            if len(names) > 1:
+                axes.legend(loc="upper right")
+        save(figure, path)
+    return True
+
+
+def smooth(values: Sequence[float], share: float = 0.015) -> np.ndarray:
+    """The running mean under a Gaussian of that share of the curve (at least 2 values); NaN has no weight in it."""
+    values = np.asarray(values, dtype=float)
+    width = max(2.0, share * len(values))
+    reach = np.arange(-math.ceil(3 * width), math.ceil(3 * width) + 1)
+    kernel, known = np.exp(-0.5 * (reach / width) ** 2), np.isfinite(values)
+    middle = slice(len(reach) // 2, len(reach) // 2 + len(values))
+    total, weight = (np.convolve(v, kernel)[middle] for v in (np.where(known, values, 0), known.astype(float)))
+    return np.where(weight > 0, total / np.where(weight > 0, weight, 1), math.nan)
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with that many panels, two side by side."""
+    columns, rows = min(2, count), math.ceil(count / 2)
+    figure = Figure(figsize=(WIDTH, 0.5 + 2.9 * rows), dpi=DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.04)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)[:count]
+
+
+def _curve(axes: Axes, row: Mapping[float, dict], name: str, style: dict) -> None:
+    """Means with their spread; values that are not finite are left out."""
+    points = [(x, value) for x, value in sorted(row.items()) if value["mean"] is not None]
+    if points:
+        x, values = zip(*points, strict=True)
+        spreads = [value["std"] for value in values]
+        means = [value["mean"] for value in values]
+        bars = dict(elinewidth=1.2, capsize=2.5, capthick=1.2, markersize=4.8, markeredgecolor="white")
+        axes.errorbar(
+            x, means, yerr=spreads if any(spreads) else None, label=name, markeredgewidth=0.6, **bars, **style
+        )
+
+
+def _floor(axes: Axes, floor: float | None) -> None:
+    if floor is not None:
+        axes.axhline(floor, label="real pictures", **FLOOR)
+
+
+def _steps_axis(axes: Axes, steps: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(steps))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("sampling steps")
+
+
+def _range(axes: Axes, metric: str) -> None:
+    """Title, and for a distance the logarithm where the values span more than a factor of 4."""
+    title, better = AXES[metric]
+    axes.set_title(title)
+    axes.set_ylabel(better)
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.get_lines()] or [np.ones(1)])
+    if metric.startswith("fd") and values.min() > 0 and values.max() > 4 * values.min():
+        _log(axes)
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        if metric.startswith("fd"):
+            axes.set_ylim(bottom=0)
+
+
+def _log(axes: Axes) -> None:
+    """Logarithmic y with plain numbers: 0.5, 1, 2, 5 … or, over more than three decades, powers of ten."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """One legend for all panels, above them."""
+    entries = {name: handle for axes in panels for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    order = sorted(entries, key=lambda name: name == "real pictures")
+    if entries:
+        columns = min(len(order), 6)
+        figure.legend([entries[n] for n in order], order, loc="outside upper center", ncols=columns, columnspacing=1.6)
+
+
+def _cycle(values: Sequence, count: int) -> list:
+    return [values[i % len(values)] for i in range(count)]
