@@ -47,7 +47,7 @@ def run(command: Command) -> Path:
     from .stopping import catch_signals
 
     _quiet()
-    accelerator = Accelerator(mixed_precision=command.recipe.training.precision)
+    accelerator = Accelerator(cpu=not _has_accelerator(), mixed_precision=command.recipe.training.precision)
     with ExitStack() as stack:
         folder = None
         if accelerator.is_main_process:
@@ -132,6 +132,13 @@ def _differences(stored, given) -> str:
 
     old, new = flat(stored), flat(given)
     return "; ".join(f"{name} is {old[name]}, asked for {new[name]}" for name in old if old[name] != new[name])
+
+
+def _has_accelerator() -> bool:
+    """Whether there is a device to train on besides the CPU; without one several processes talk by gloo."""
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()
 
 
 def _quiet() -> None:

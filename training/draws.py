@@ -1,4 +1,4 @@
-"""Random draws keyed by (seed, stream, step): the same however a run is interrupted, resumed or split over processes."""
+"""Random draws keyed by (seed, stream, step): the same however a run is stopped, resumed or split over processes."""
 
 from __future__ import annotations
 

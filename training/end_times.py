@@ -1,8 +1,8 @@
 """Which jumps a distillation step learns: the grid of start times, segments, end times (arXiv 2402.19159, section 4.2).
 
-A student pair starts at t_{n+k}, its target pair one grid step below at t_n, and both jump to the end time t_m = s. For a
-run split into segments (TSCD, PCM) s stays above the lower end b of the segment that the jump starts in; one segment has
-b = 0. With probability ``lower_share`` s is b itself, else it is drawn from [b, t_n]. So in one code:
+A student pair starts at t_{n+k}, its target pair one grid step below at t_n, and both jump to the end time t_m = s. For
+a run split into segments (TSCD, PCM) s stays above the lower end b of the segment that the jump starts in; one segment
+has b = 0. With probability ``lower_share`` s is b itself, else it is drawn from [b, t_n]. So in one code:
 
 =================  ============  ======================================================
                    lower_share   segments

@@ -1,7 +1,7 @@
 """``python -m training.evaluate RUN_DIR``: measure and draw a run that `training.distill` made, from its files.
 
-`training.distill` ends with the same. Alone it measures a run again, with other steps, gammas or seeds if wanted, into a
-folder of its own.
+`training.distill` ends with the same. Alone it measures a run again, with other steps, gammas or seeds if wanted, into
+a folder of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Levels and jumps of a batch: one time per sample, worked out on the CPU in float64, handed to the device as float32."""
+"""Levels and jumps of a batch: one time per sample, worked out on the CPU in float64, given to the device in float32."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Jump(NamedTuple):
 
 
 def follow(model: Denoiser, x: Tensor, jump: Jump) -> Tensor:
-    """f(x, t → s): TCF(1), or TCF(2) where the jump has midpoints; one or two evaluations of ``model(x, t, s) -> x̂``."""
+    """f(x, t → s): TCF(1), or TCF(2) where the jump has midpoints: one or two evaluations of ``model``."""
     x0 = model(x, jump.t, jump.s)
     if jump.u is not None:
         x0 = midpoint_x0(model, x, x0, jump.t, jump.u, jump.s, jump.weight)

@@ -6,8 +6,8 @@ A task is a module whose ``forward(batch)`` gives one loss per sample, with
 - ``draw(step) -> batch``, the whole global batch from the step's number alone: its slice is each process's,
 - ``after_step()``, moving averages; ``extra_state()`` and ``load_extra_state(state)`` of them.
 
-Since a step's batch depends on nothing but its number, resuming needs weights, optimiser and averages, and two processes
-compute what one does.
+Since a step's batch depends on nothing but its number, resuming needs weights, optimiser and averages, and two
+processes compute what one does.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import broadcast_object_list, send_to_device
 from torch.utils._pytree import tree_map
 from tqdm.auto import tqdm
 
@@ -102,32 +103,29 @@ def train(
     optimizer = accelerator.prepare(optimizer)
     guard, curve = LossGuard(settings.explode), Curve()
     first, last_good = _restore(folder, task, optimizer, accelerator, guard, curve)
-    progress = tqdm(
-        total=settings.steps, initial=first, desc=phase, unit="step", disable=not accelerator.is_main_process
-    )
-    for step in range(first, settings.steps):
-        batch = task.draw(step)
-        loss, norm = _step(model, task, batch, step, settings, accelerator, optimizer, guard, last_good)
-        task.after_step()
-        curve.loss.append(loss)
-        progress.set_postfix(loss=f"{loss:.4g}", refresh=False)
-        progress.update()
-        stopped = _any(accelerator, stop is not None and stop.requested)
-        done = step + 1
-        if stopped or done == settings.steps or (settings.every and done % settings.every == 0):
-            last_good = _save(folder, done, task, optimizer, accelerator, guard, curve, settings.keep)
-        if stopped and done < settings.steps:
-            progress.close()
-            raise Interrupted(phase, done, last_good)
-    progress.close()
+    shown = accelerator.is_main_process
+    with tqdm(total=settings.steps, initial=first, desc=phase, unit="step", disable=not shown) as progress:
+        for step in range(first, settings.steps):
+            batch = task.draw(step)
+            loss = _step(model, task, batch, step, settings, accelerator, optimizer, guard, last_good)
+            task.after_step()
+            curve.loss.append(loss)
+            progress.set_postfix(loss=f"{loss:.4g}", refresh=False)
+            progress.update()
+            done, stopped = step + 1, _any(accelerator, stop is not None and stop.requested)
+            if stopped or done == settings.steps or (settings.every and done % settings.every == 0):
+                last_good = _save(folder, done, task, optimizer, accelerator, guard, curve, settings.keep)
+            if stopped and done < settings.steps:
+                raise Interrupted(phase, done, last_good)
     return curve
 
 
-def _step(model, task, batch, step, settings, accelerator, optimizer, guard, last_good) -> tuple[float, float]:
-    """One optimiser step over the global batch; (its mean loss over all processes, the gradient's norm)."""
+def _step(model, task, batch, step, settings, accelerator, optimizer, guard, last_good) -> float:
+    """One optimiser step over the global batch; its mean loss over all processes."""
     for group in optimizer.param_groups:
         group["lr"] = settings.lr * settings.lr_factor(step)
-    torch.manual_seed(step)  # for networks that draw themselves (dropout): a resumed run draws the same
+    # for networks that draw themselves (dropout): a resumed run draws the same
+    torch.manual_seed(step * accelerator.num_processes + accelerator.process_index)
     total = torch.zeros((), device=accelerator.device)
     shares = list(_shares(batch, settings, accelerator))
     for i, share in enumerate(shares):
@@ -135,16 +133,13 @@ def _step(model, task, batch, step, settings, accelerator, optimizer, guard, las
             loss = model(share).mean() / len(shares)
             accelerator.backward(loss)
         total += loss.detach()
-    norm = None
-    if settings.clip:
-        norm = accelerator.clip_grad_norm_(list(task.trainable().values()), settings.clip)
+    norm = accelerator.clip_grad_norm_(list(task.trainable().values()), settings.clip or math.inf)
+    norm = None if accelerator.scaler else float(norm)  # fp16's scaler skips a step whose gradient overflows
     mean = accelerator.reduce(total, "mean").item()
-    if norm is not None:
-        norm = None if accelerator.scaler else float(norm)  # fp16's scaler skips a step whose gradient overflows
     guard.check(step + 1, mean, norm, lambda: _describe(batch), last_good)
     optimizer.step()
     optimizer.zero_grad()
-    return mean, norm
+    return mean
 
 
 def _shares(batch, settings: LoopSettings, accelerator: Accelerator) -> Iterator:
@@ -153,9 +148,12 @@ def _shares(batch, settings: LoopSettings, accelerator: Accelerator) -> Iterator
     start = accelerator.process_index * size * settings.accumulation
     for i in range(settings.accumulation):
         rows = slice(start + i * size, start + (i + 1) * size)
-        yield send_to_device(
-            tree_map(lambda x: None if x is None else x[rows], batch), accelerator.device, non_blocking=True
-        )
+        part = tree_map(partial(_rows, rows=rows), batch)
+        yield send_to_device(part, accelerator.device, non_blocking=True)
+
+
+def _rows(tensor, rows: slice):
+    return None if tensor is None else tensor[rows]
 
 
 def _check_shares(settings: LoopSettings, processes: int) -> None:
@@ -184,7 +182,7 @@ def _any(accelerator: Accelerator, flag: bool) -> bool:
 
 
 def _save(folder, step, task, optimizer, accelerator, guard, curve, keep) -> Path | None:
-    """Write a checkpoint on the main process; all wait for it."""
+    """Write a checkpoint on the main process; all wait for it and are told its path."""
     path = None
     if accelerator.is_main_process:
         state = {
@@ -196,8 +194,7 @@ def _save(folder, step, task, optimizer, accelerator, guard, curve, keep) -> Pat
             "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
         }
         path = checkpoint.save(folder, step, state, keep)
-    accelerator.wait_for_everyone()
-    return path
+    return broadcast_object_list([path])[0]
 
 
 def _restore(folder, task, optimizer, accelerator, guard, curve) -> tuple[int, Path | None]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """``‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^{1/2})`` of two sets of vectors, shapes (n, d) and (m, d), in float64.
+    """``‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^{1/2})`` of two sets of vectors, (n, d) and (m, d), in float64.
 
     ``tr (Σ_a Σ_b)^{1/2}`` is the sum of the square roots of the eigenvalues of ``Σ_a^{1/2} Σ_b Σ_a^{1/2}``, which is
     symmetric, so that singular covariances are no trouble.

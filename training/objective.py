@@ -4,8 +4,8 @@
     x̂_{t_n} = Φ(x_t, t → t_n; φ)                                        teacher's one-step solution, guided by w
     loss   = ω(t) d( f_θ(x_t, t → s),  f_{θ⁻}(x̂_{t_n}, t_n → s) )       s ∈ [0, t_n]
 
-All that is random is drawn by `draw` from (seed, step) alone, on the CPU, for the whole batch of all processes: a run is
-resumed by its step number, and the same whatever it is split over.
+All that is random is drawn by `draw` from (seed, step) alone, on the CPU, for the whole batch of all processes: a run
+is resumed by its step number, and the same whatever it is split over.
 """
 
 from __future__ import annotations
@@ -92,6 +92,8 @@ class TrajectoryDistillation(nn.Module):
         generator = generator_for(recipe.seed, self.stream, step)
         rows, x0, condition, unconditional = self.family.data(step, count, recipe.seed, self.stream)
         starts = draw_starts(self.grid, count, generator)
+        eps = torch.randn(x0.shape, generator=generator)  # these three first: every recipe of a seed has the same
+        w = torch.rand(count, 1, 1, 1, generator=generator)
         t, t_n = self.grid.times[starts], self.grid.times[starts - 1]
         lower = self.grid.lower_ends(segments_at(step / recipe.training.steps, self.ends.segments))
         moments, ends = None, []
@@ -104,10 +106,9 @@ class TrajectoryDistillation(nn.Module):
                 ends.append(draw_ends(self.grid, starts, lower[starts], self.ends.lower_share, on_grid, generator))
         form = self.objective.tcf2_form if self.objective.form == "tcf2" else None
         solver = "epsilon" if self.objective.solver == "dpm2" else None
-        w = torch.rand(count, 1, 1, 1, generator=generator)
         return Batch(
             x0=x0,
-            eps=torch.randn(x0.shape, generator=generator),
+            eps=eps,
             condition=condition,
             unconditional=unconditional,
             w=self.objective.w_min + (self.objective.w_max - self.objective.w_min) * w,
@@ -121,7 +122,7 @@ class TrajectoryDistillation(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Algorithm 1 / 2, lines 3 to 8; TCF arithmetic in float32 whatever the network computes in."""
-        t, t_n = batch.teacher.t, batch.teacher.s
+        t = batch.teacher.t
         x_t = combine(t.alpha, t.sigma, batch.x0, batch.eps)
         with torch.no_grad():
             x_tn = follow(self._teacher(batch), x_t, batch.teacher)

@@ -47,7 +47,7 @@ def sample_sss(
     order: Order = "1",
     form: Form = "data",
 ) -> Tensor:
-    """Algorithm 4 with ``steps`` network evaluations, from noise x, shape (B, …); order "2" takes two evaluations a step.
+    """Algorithm 4 with ``steps`` network evaluations, from noise x, shape (B, …); order "2" takes two of them a step.
 
     Raises:
         ValueError: order "2" and an odd number of evaluations.
@@ -96,11 +96,13 @@ def _scheduler(solver: Solver, prediction: Prediction, schedule: Schedule):
             if solver == "dpmpp_2s"
             else None
         )
-    alpha_bar = np.asarray(schedule.alpha_bar)
+    alpha_bar = np.maximum(schedule.alpha_bar, 2.0**-24)  # diffusers divides by alpha: zero terminal SNR gives NaN
     betas = 1 - alpha_bar / np.r_[1.0, alpha_bar[:-1]]
     common = {"trained_betas": betas.astype(np.float32), "prediction_type": prediction}
     if solver == "euler":
         return diffusers.EulerDiscreteScheduler(**common, timestep_spacing="trailing")
     if solver == "ddim":
         return diffusers.DDIMScheduler(**common, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=False)
-    return diffusers.DPMSolverSinglestepScheduler(**common, solver_order=2, algorithm_type="dpmsolver++")
+    return diffusers.DPMSolverSinglestepScheduler(
+        **common, solver_order=2, algorithm_type="dpmsolver++", lower_order_final=True
+    )

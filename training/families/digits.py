@@ -119,9 +119,9 @@ def make_network(width: int) -> tuple[UNet2DConditionModel, nn.Embedding]:
         out_channels=LATENT[0],
         block_out_channels=(width,),
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",),
-        mid_block_type=None,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        mid_block_type="UNetMidBlock2DCrossAttn",
         cross_attention_dim=width,
         attention_head_dim=2,  # heads: diffusers' name for their number in this class
         norm_num_groups=32,

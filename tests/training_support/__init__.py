@@ -1,0 +1,1 @@
+"""Tiny networks, families and recipes for the tests of `training`, and a driver for runs in two processes."""
