@@ -12,28 +12,31 @@ What a run is:
 - `recipe_words`: its fields in words: ranges, errors for people
 - `cli`: the command line over the recipe's fields
 - `recipes`: the shipped recipes
+- `families`: data, teacher and judge of a family of models, one file each
 
 The algorithm (arXiv 2402.19159, Algorithms 1 and 2):
 
+- `objective`: the loss of one batch
+- `jumps`: the jumps t → s of a batch, first or second order: student's, target's and the teacher's one-step solution
 - `end_times`: the end time s of each pair: drawn, marginalised, segmented
 - `losses`: distances and weights
-- `solvers`: the teacher's one-step solution
-- `objective`: the loss of one batch
 - `student`: teacher, student and target as one network
+- `draws`: random numbers keyed by (seed, stream, step)
 
 The run:
 
-- `loop`: the optimiser's loop
-- `checkpoint`: atomic checkpoints in one file
-- `run_folder`: claiming and resuming a run's folder
-- `lora_file`: LoRAs in kohya's layout, with metadata
-- `families`: data, teacher and feature extractor of a family of models
+- `phases`: teacher, then students, each trained and saved once
+- `loop`: the optimiser's loop; `stopping`: signals, and losses that explode
+- `checkpoint`: atomic checkpoints in one file; `disk`: files written whole or not at all
+- `run_folder`, `folder_lock`: claiming, resuming and holding a run's folder
+- `lora_file`, `lora_metadata`: LoRAs in kohya's layout
 
 The results:
 
-- `samplers`: numerical solvers and SSS, side by side
-- `measure`: Fréchet distance, class accuracy, complexity
-- `report`: ``report.json`` and ``report.md``
-- `plots`: the pictures
+- `measure`: every method sampled and judged; `metrics`: Fréchet distance, complexity
+- `samplers`: numerical solvers and strategic stochastic sampling, side by side
+- `results`, `claims`: the values, and what of the paper they bear out
+- `report`, `report_markdown`: ``report.json`` and ``report.md``
+- `plots`, `plot_style`, `sample_grid`: the pictures
 - `paper`: the paper's figures
 """

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted; go on with --resume", file=sys.stderr)
         return 130
-    except (CheckpointError, OutputError, TrainingDiverged, ValueError) as error:
+    except (CheckpointError, OutputError, TrainingDiverged, ValueError, OSError) as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
     return 0
@@ -61,6 +61,8 @@ def run(command: Command) -> Path:
                 part.mkdir(exist_ok=True)
                 run_phases(recipe.model_copy(update={"seed": seed}), part, accelerator, stop)
         if accelerator.is_main_process:
+            if stop.requested:  # in the very last step, or after it
+                raise KeyboardInterrupt
             evaluate(folder, folder)
         accelerator.wait_for_everyone()
         if accelerator.num_processes > 1:

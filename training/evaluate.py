@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check_writable(options.output or options.run, 20_000_000)
         evaluate(options.run, None, changed, lambda: claim(options.output or options.run / "measured"))
-    except (OutputError, ValueError) as error:
+    except (OutputError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -80,17 +80,15 @@ def evaluate(run: Path, folder: Path | None, changed: dict | None = None, make_f
     from . import report
     from .distill import seed_folders, stored_recipe
     from .measure import Measurement
-    from .phases import TEACHER, losses, student_phases
+    from .phases import losses, student_phases
     from .recipe import recipe_hash, replaced
     from .results import Results
     from .run_folder import finished
 
     recipe = replaced(stored_recipe(run), measure=changed or {})
     parts = seed_folders(recipe, run)
-    wanted = [TEACHER, *(phase.name for phase in student_phases(recipe))]
     for _, part in parts:
-        if missing := [name for name in wanted if name not in finished(part)]:
-            raise ValueError(f"{part} is not finished, {', '.join(missing)} is missing: go on with --resume first")
+        _check_whole(recipe, part)
     measurement = Measurement(recipe, lambda line: print(f"Measuring {line}", flush=True))
     results = Results(
         recipe.model_dump(mode="json"), recipe_hash(recipe), len(measurement.judge.labels), versions=_versions()
@@ -108,6 +106,18 @@ def evaluate(run: Path, folder: Path | None, changed: dict | None = None, make_f
     artefacts = [phase.artefact(part) for _, part in parts for phase in student_phases(recipe)]
     print(report.summary(results, [folder / "report.md", folder / "report.json", *files, *artefacts]))
     return written
+
+
+def _check_whole(recipe, part: Path) -> None:
+    """Refuse a training seed's folder in which a phase or its artefact is missing."""
+    from .phases import TEACHER, student_phases
+    from .run_folder import finished
+
+    artefacts = {TEACHER: part / TEACHER} | {phase.name: phase.artefact(part) for phase in student_phases(recipe)}
+    if missing := [name for name in artefacts if name not in finished(part)]:
+        raise ValueError(f"{part} is not finished, {', '.join(missing)} is missing: go on with --resume first")
+    if lost := [str(path) for path in artefacts.values() if not path.exists()]:
+        raise ValueError(f"{', '.join(lost)} is gone: put it back, or train a new run")
 
 
 def draw(report: dict, pictures: dict, folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Levels and jumps of a batch: one time per sample, worked out on the CPU in float64, given to the device in float32."""
+"""Levels and jumps of a batch: one time per sample, worked out on the CPU in float64, float32 on the device."""
 
 from __future__ import annotations
 

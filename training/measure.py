@@ -70,18 +70,17 @@ class Measurement:
                     self._add(judge, solver, steps, family.decode(pictures), training_seed, sampling_seed, None)
 
     def _student(self, family, judge, phase: Phase, folder: Path, training_seed: int, seeds: list[int]) -> None:
-        """A student at its own gamma, and for the 2 × 2 at the other method's; TCD also at the sweep's gammas."""
+        """A student at its own gamma, from every sampling seed; at the 2 × 2's other and the sweep's from one."""
         measure = self.recipe.measure
         network, form = load_student(family, phase, folder)
         student = conditional(family, network, judge.labels)
-        of_all_seeds = {phase.gamma} if phase.name not in ("tcd", "lcm") else {measure.gamma, LCM_GAMMA}
-        of_one_seed = set(measure.gammas) - of_all_seeds if phase.name == "tcd" else set()
+        others = {"tcd": {LCM_GAMMA, *measure.gammas}, "lcm": {measure.gamma}}.get(phase.name, set())
         second = phase.recipe.objective.form == "tcf2"
-        for gamma in sorted(of_all_seeds | of_one_seed):
+        for gamma in sorted({phase.gamma} | others):
             for steps in measure.steps:
                 if second and steps % 2:
                     continue
-                for seed in seeds if gamma in of_all_seeds else seeds[:1]:
+                for seed in seeds if gamma == phase.gamma else seeds[:1]:
                     x = start_noise((len(judge.labels), *family.latent_shape), seed)
                     order = {"order": "2", "form": form} if second else {}
                     pictures = sample_sss(student, family.prediction, family.schedule, x, steps, gamma, seed, **order)

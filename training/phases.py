@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tcd_core.target_embedding import TARGET_EMBEDDING_PREFIX, TargetTimeEmbedding
 
 from . import families
-from .disk import write_atomically
+from .disk import OutputError, write_atomically
 from .loop import Curve, LoopSettings, train
 from .lora_file import lora_metadata, save_lora
 from .objective import TrajectoryDistillation
@@ -63,13 +65,17 @@ def run_phases(recipe: Recipe, folder: Path, accelerator: Accelerator, stop: Sto
     """Train what is not finished yet. A phase counts as finished once its artefact stands whole in the folder."""
     family = families.build(recipe)
     done = finished(folder)
+    if accelerator.is_main_process:
+        for phase in done:  # killed just before, they were left
+            shutil.rmtree(_checkpoints(folder, phase), ignore_errors=True)
     if TEACHER not in done:
         started = time.monotonic()
         task = family.teacher_task(recipe)
         curve = train(task, teacher_settings(recipe), accelerator, _checkpoints(folder, TEACHER), TEACHER, stop)
         if accelerator.is_main_process:
             _load_averages(task)
-            family.save(folder / TEACHER)
+            with _saving(folder / TEACHER):
+                family.save(folder / TEACHER)
         _finish(folder, TEACHER, curve, time.monotonic() - started, accelerator)
     for phase in student_phases(recipe):
         if phase.name not in done:
@@ -79,7 +85,8 @@ def run_phases(recipe: Recipe, folder: Path, accelerator: Accelerator, stop: Sto
             settings = student_settings(phase.recipe)
             curve = train(task, settings, accelerator, _checkpoints(folder, phase.name), phase.name, stop)
             if accelerator.is_main_process:
-                save_student(task, phase, folder)
+                with _saving(phase.artefact(folder)):
+                    save_student(task, phase, folder)
             _finish(folder, phase.name, curve, time.monotonic() - started, accelerator)
 
 
@@ -107,9 +114,10 @@ def save_student(task: TrajectoryDistillation, phase: Phase, folder: Path) -> No
     _load_averages(task)
     unfinished = path.with_name(f".{path.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    network.save_pretrained(unfinished)
+    dtype = torch.float16 if recipe.student.dtype == "fp16" else torch.float32
+    network.to(dtype).save_pretrained(unfinished)
     if embedding is not None:
-        save_file(embedding.state_dict_for_file(), unfinished / TARGET_EMBEDDING)
+        save_file(embedding.state_dict_for_file(dtype), unfinished / TARGET_EMBEDDING)
     shutil.rmtree(path, ignore_errors=True)
     unfinished.replace(path)
 
@@ -152,6 +160,19 @@ def _finish(folder: Path, phase: str, curve: Curve, seconds: float, accelerator:
         mark_finished(folder, phase, seconds)
         shutil.rmtree(_checkpoints(folder, phase), ignore_errors=True)
     accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _saving(path: Path) -> Iterator[None]:
+    """Errors of writing an artefact as one for people; the phase's last checkpoint is that of its last step."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise OutputError(
+            f"{path} was not written: {why}. Its training is done and kept: free space or make the folder writable, "
+            "then go on with --resume"
+        ) from error
 
 
 def _checkpoints(folder: Path, phase: str) -> Path:

@@ -27,11 +27,11 @@ class Section(BaseModel):
 class Teacher(Section):
     """The teacher φ, trained first where the family has none."""
 
-    steps: int = Field(1500, ge=1, description="optimiser steps of the teacher's training")
-    batch: int = Field(64, ge=1, description="samples per optimiser step")
-    lr: float = Field(2e-3, gt=0, le=1, description="peak learning rate")
+    steps: int = Field(900, ge=1, description="optimiser steps of the teacher's training")
+    batch: int = Field(128, ge=1, description="samples per optimiser step")
+    lr: float = Field(3e-3, gt=0, le=1, description="peak learning rate")
     prediction: Literal["epsilon", "v_prediction", "sample", "flow"] = Field(
-        "epsilon", description="what the network predicts: eps, v, x_0, or the velocity eps − x_0 of a rectified flow"
+        "v_prediction", description="what the network predicts: eps, v, x_0, or a rectified flow's eps − x_0"
     )
     zero_terminal_snr: bool = Field(False, description="rescale the VP schedule to alpha = 0 at t = N − 1")
     label_dropout: float = Field(
@@ -100,11 +100,11 @@ class EndTimes(Section):
     """The end time s = t_m of each pair, in [0, t_n]."""
 
     draw: Literal["integers", "grid", "exact"] = Field(
-        "integers", description="s from all integers, from the grid, or the exact mean of the loss over all integers s"
+        "exact", description="s from all integers, from the grid, or the exact mean of the loss over all integers s"
     )
     draws: int = Field(1, ge=1, le=64, description="how many s are averaged per pair, for the same two outputs")
     lower_share: float = Field(
-        0.5, ge=0, le=1, description="probability of the segment's lower end, s = 0 for one segment, 1 = LCM"
+        0.0, ge=0, le=1, description="probability of the segment's lower end, s = 0 for one segment, 1 = LCM"
     )
     segments: tuple[Count, ...] = Field(
         (1,),
@@ -151,7 +151,7 @@ class Measure(Section):
 
     steps: tuple[Count, ...] = Field((2, 4, 8, 20), min_length=1, description="sampling steps, one table column each")
     gamma: Share = Field(0.2, description="stochasticity γ of strategic stochastic sampling")
-    gammas: tuple[Share, ...] = Field((0.0, 0.2, 0.5, 0.8, 1.0), min_length=1, description="γ of the γ sweep")
+    gammas: tuple[Share, ...] = Field((0.0, 0.2, 0.5, 1.0), min_length=1, description="γ of the γ sweep")
     sampling_seeds: int = Field(3, ge=1, le=64, description="sampling seeds per student")
     w: float = Field(0.5, ge=0, description="guidance w of the numerical solvers; students carry theirs")
     against: Literal["held_out", "validation"] = Field(

@@ -4,7 +4,6 @@
 here reads only those files.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +11,15 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from host_support.host import Host
+from host_support.trained import Answers, ask, distance, merged_weights
 from lora_files import randomise
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from tcd_core import KeyedNoise, VPSchedule, inference_times, plan, sample, to_x0
 from tcd_core.target_embedding import TargetTimeEmbedding
 from training.lora_file import load_lora, lora_metadata, save_lora
 
-DRIVER = Path(__file__).parent / "drivers" / "trained_lora_driver.py"
 TOKENS = 4
 LABELS = list(range(10))
 STEPS, GAMMA, SEED = 4, 0.2, 11
@@ -121,39 +119,20 @@ def forward_inputs(artefacts: Artefacts) -> dict[str, torch.Tensor]:
     return {"x": x, "t": torch.tensor([999.0, 259.0, 0.0]), "tokens": tokens}
 
 
-def merged_weights(network: UNet2DConditionModel) -> dict[str, torch.Tensor]:
-    """W + ΔW of every module with a LoRA, as peft merges it."""
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, LoraLayer)}
-    return {f"{n}.weight": m.get_base_layer().weight + m.get_delta_weight("default") for n, m in layers.items()}
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The host's side: tensors and answers by case."""
-
-    tensors: dict[str, torch.Tensor]
-    told: dict[str, dict]
-
-
 @pytest.fixture(scope="module")
 def host(comfyui: Host, artefacts: Artefacts, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     """One run of the driver over all cases."""
     folder, cases = tmp_path_factory.mktemp("host"), []
-    save_file(forward_inputs(artefacts), folder / "forward.safetensors")
     for name, (lora, order, route) in CASES.items():
         network = artefacts.network()
         load_lora(network, artefacts.loras[lora])
-        weights = {key: w.contiguous() for key, w in merged_weights(network).items()}
-        save_file(weights, folder / f"{lora}.safetensors")
+        save_file(merged_weights(network), folder / f"{lora}.safetensors")
         case = {"name": name, "file": artefacts.loras[lora].name, "order": order, "route": route, "labels": LABELS}
         case |= {"seed": SEED, "steps": STEPS, "gamma": GAMMA, "weights": str(folder / f"{lora}.safetensors")}
         cases.append(case)
-    job = {"teacher": str(artefacts.teacher), "tokens": str(artefacts.tokens), "cases": cases}
-    job |= {"loras": str(artefacts.loras["tcf1"].parent), "forward": str(folder / "forward.safetensors")}
-    (folder / "job.json").write_text(json.dumps(job))
-    files = [folder / name for name in ("job.json", "results.safetensors", "answers.json")]
-    comfyui.run_driver(DRIVER, *files)
-    return Answers(load_file(files[1]), json.loads(files[2].read_text()))
+    job = {"teacher": str(artefacts.teacher), "tokens": str(artefacts.tokens), "prediction": "epsilon"}
+    job |= {"loras": str(artefacts.loras["tcf1"].parent)}
+    return ask(comfyui, folder, job, forward_inputs(artefacts), cases)
 
 
 def headless(artefacts: Artefacts, lora: str, order: str, noise: torch.Tensor, form: str | None = None) -> torch.Tensor:
@@ -174,11 +153,6 @@ def headless(artefacts: Artefacts, lora: str, order: str, noise: torch.Tensor, f
     form = form or loaded.metadata.get("tcd.tcf2_form", "data")
     steps = plan(VPSchedule.scaled_linear(), inference_times(STEPS), GAMMA, order, form=form)
     return sample(model, noise, steps, KeyedNoise(noise, SEED))
-
-
-def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference, in units of the data, or of the largest value where that is more."""
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1.0))
 
 
 def test_host_network_is_the_teacher(artefacts, host):

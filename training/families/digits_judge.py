@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..metrics import complexity, frechet_distance
 from .digits_data import CLASSES, Split, subset_like
-from .digits_features import train_classifier
+from .digits_features import accuracy, train_classifiers
 
 
 class DigitsJudge:
@@ -22,19 +22,16 @@ class DigitsJudge:
     def __init__(self, split: Split) -> None:
         self.labels = split.reference_labels
         self._pictures = split.reference
-        self._classifier = train_classifier(split.train, split.train_labels)
-        self._features = self._classifier.features(split.reference)
-        train = subset_like(split.train_labels, split.reference_labels)
-        own = self._distances(split.train[train])
-        self.floors = own | {
-            "accuracy": self._classifier.accuracy(split.reference, split.reference_labels),
-            "complexity": complexity(split.reference),
-        }
+        self._classifiers = train_classifiers(split.train, split.train_labels)
+        self._features = [classifier.features(split.reference) for classifier in self._classifiers]
+        self.floors = self(split.reference) | self._distances(
+            split.train[subset_like(split.train_labels, split.reference_labels)]
+        )
 
     def __call__(self, pictures: Tensor) -> dict[str, float]:
         """Metric → value, of pictures in [−1, 1] (clipped to it) in the order of ``labels``."""
         pictures = pictures.clamp(-1, 1)
-        own = {"accuracy": self._classifier.accuracy(pictures, self.labels), "complexity": complexity(pictures)}
+        own = {"accuracy": accuracy(self._classifiers, pictures, self.labels), "complexity": complexity(pictures)}
         return self._distances(pictures) | own
 
     def shown(self, count: int) -> Tensor:
@@ -43,7 +40,7 @@ class DigitsJudge:
         return torch.stack([row for line in lines for row in line])
 
     def _distances(self, pictures: Tensor) -> dict[str, float]:
-        return {
-            "fd": frechet_distance(self._classifier.features(pictures), self._features),
-            "fd_pixels": frechet_distance(pictures, self._pictures),
-        }
+        """Fréchet distances from the reference: in features, the mean over the classifiers, and in pixels."""
+        pairs = zip(self._classifiers, self._features, strict=True)
+        of_features = [frechet_distance(classifier.features(pictures), features) for classifier, features in pairs]
+        return {"fd": sum(of_features) / len(of_features), "fd_pixels": frechet_distance(pictures, self._pictures)}

@@ -1,8 +1,8 @@
 """Samples a trainer's teacher with its LoRAs inside the host; arguments: job.json results.safetensors answers.json.
 
-The job names the teacher's folder (a diffusers UNet2DConditionModel), its label tokens, the folder of LoRA files, a
-forward pass to repeat (x, t, tokens) and cases: a LoRA file, labels and sampler settings. The teacher becomes the
-host's own UNet, of the same weights, in a model of the SD 1.5 kind whose latents are the pictures themselves.
+The job names the teacher's folder (a diffusers UNet2DConditionModel) and prediction, its label tokens, the folder of
+LoRA files, a forward pass to repeat (x, t, tokens) and cases: a LoRA file, labels and sampler settings. The teacher
+becomes the host's own UNet, of the same weights, in a model of the SD 1.5 kind whose latents are the teacher's.
 """
 
 import json
@@ -30,8 +30,8 @@ loader, custom = in_host.load_pack("nodes.lora_loader"), in_host.load_pack("node
 ksampler = in_host.load_pack("nodes.ksampler")
 
 
-class Pixels(comfy.latent_formats.LatentFormat):
-    """Latents that are the pictures: no scale, as many channels as the teacher has."""
+class Unscaled(comfy.latent_formats.LatentFormat):
+    """Latents as the teacher's network sees them: no scale, as many channels as it has."""
 
     def __init__(self, channels: int):
         self.latent_channels = channels
@@ -72,7 +72,7 @@ def unet_config(config: dict) -> dict:
     }
 
 
-def load_teacher(folder: Path) -> tuple[comfy.model_patcher.ModelPatcher, dict[str, str]]:
+def load_teacher(folder: Path, prediction: str) -> tuple[comfy.model_patcher.ModelPatcher, dict[str, str]]:
     """(the teacher as a model of the host's, the host's weight key of each of its diffusers names)."""
     config = json.loads((folder / "config.json").read_text())
     arguments = unet_config(config)
@@ -80,9 +80,11 @@ def load_teacher(folder: Path) -> tuple[comfy.model_patcher.ModelPatcher, dict[s
     names = {name: key for name, key in comfy.utils.unet_to_diffusers(arguments).items() if name in weights}
     kind = comfy.supported_models.SD15(arguments)
     kind.unet_config |= arguments  # SD 1.5's own number of heads out again
-    kind.latent_format = Pixels(config["in_channels"])
+    kind.latent_format = Unscaled(config["in_channels"])
     kind.set_inference_dtype(torch.float32, None)
-    model = comfy.model_base.BaseModel(kind, model_type=comfy.model_base.ModelType.EPS, device="cpu")
+    types = comfy.model_base.ModelType
+    model_type = {"epsilon": types.EPS, "v_prediction": types.V_PREDICTION}[prediction]
+    model = comfy.model_base.BaseModel(kind, model_type=model_type, device="cpu")
     model.diffusion_model.load_state_dict({key: weights[name] for name, key in names.items()}, strict=True)
     assert names.keys() == weights.keys(), "every weight of the teacher has a place in the host's network"
     patcher = comfy.model_patcher.ModelPatcher(model.eval(), load_device=CPU, offload_device=CPU)
@@ -133,7 +135,7 @@ def run_case(case: dict, teacher, keys: dict[str, str], table: torch.Tensor) -> 
 def main(job_file: str, results_file: str, answers_file: str) -> None:
     job = json.loads(Path(job_file).read_text())
     folder_paths.add_model_folder_path("loras", job["loras"], is_default=True)
-    teacher, keys = load_teacher(Path(job["teacher"]))
+    teacher, keys = load_teacher(Path(job["teacher"]), job["prediction"])
     table, given = load_file(job["tokens"])["weight"], load_file(job["forward"])
     with torch.inference_mode():
         output = teacher.model.diffusion_model(given["x"], given["t"], context=given["tokens"])
