@@ -126,7 +126,7 @@ def draw(report: dict, pictures: dict, folder: Path) -> list[Path]:
     from .results import METHODS
 
     rows = {METHODS[method]: pictures[method] for method in METHODS if method in pictures}
-    sample_grid.sample_grid(rows, folder / "samples.png", columns=10, invert=True)
+    sample_grid.sample_grid(rows, folder / "samples.png", invert=True)
     drawn = [folder / "samples.png"]
     for name in ("metric_against_steps", "metric_against_gamma", "loss_curve"):
         if getattr(plots, name)(report, folder / f"{name}.png"):

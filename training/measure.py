@@ -27,7 +27,7 @@ from .samplers import SOLVERS, Network, sample_solver, sample_sss, start_noise
 from .student import TargetTime
 
 FIRST_SAMPLING_SEED = 1000
-SHOWN = 20  # pictures of each method kept for the grid: two of every class
+SHOWN = 10  # pictures of each method kept for the grid: one of every class
 Pictures = dict[str, dict[int, Tensor]]
 
 

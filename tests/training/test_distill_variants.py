@@ -12,7 +12,8 @@ from training_support import commands as commands_module
 from training_support.commands import MINI, environment, without
 from training_support.runs import METRICS, files_in, is_finite, metadata_of, tensors_in
 
-SMALL = "--no_baseline --measure.steps 2 --measure.gammas 0.2"  # one student, one figure each
+SMALL = "--no_baseline --measure.steps 2 --measure.gammas 0.2 "  # one student, one figure each
+SMALL += "--teacher.prediction epsilon --end_times.draw integers --end_times.draws 1 --objective.distance l2"
 VARIANTS = {
     "v_prediction, PCM": "--teacher.prediction v_prediction --end_times.segments 4 --end_times.lower_share 1",
     "v_prediction, zero terminal SNR": "--teacher.prediction v_prediction --teacher.zero_terminal_snr",
@@ -85,7 +86,7 @@ def test_several_training_seeds_are_whole_runs_in_one_report(commands, tmp_path)
 
 
 def test_two_processes_make_one_run_with_the_weights_of_one(commands, tmp_path):
-    words = [*MINI, *SMALL.split(), "--output"]
+    words = [*MINI, *SMALL.split(), "--training.lr", "1e-4", "--output"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--main_process_port", "0", commands_module.__file__, *words, "two"]
     env = environment() | {"ACCELERATE_USE_CPU": "true"}
@@ -96,6 +97,16 @@ def test_two_processes_make_one_run_with_the_weights_of_one(commands, tmp_path):
     assert one.status == 0 and sorted(os.listdir(tmp_path)) == ["one", "two"], one
     assert files_in(tmp_path / "one") == files_in(tmp_path / "two")
     found, expected = (load_file(tmp_path / name / "tcd_digits.safetensors") for name in ("two", "one"))
-    worst = {name: (found[name] - w).abs().max().item() for name, w in expected.items()}
-    assert found.keys() == expected.keys() and len(worst) > 20
-    assert max(worst.values()) <= 1e-5, max(worst.items(), key=lambda item: item[1])
+    assert found.keys() == expected.keys() and len(found) > 20
+    assert max(distances(found, expected).values()) <= 1e-5, distances(found, expected)
+    moved = {name: w for name, w in expected.items() if "lora_up" in name}  # from zero
+    assert norm({name: found[name] - w for name, w in moved.items()}) < 1e-3 * norm(moved)
+
+
+def distances(found: dict, expected: dict) -> dict[str, float]:
+    """Each tensor's largest difference. AdamW makes much of rounding where a gradient is next to nothing."""
+    return {name: (found[name] - w).abs().max().item() for name, w in expected.items()}
+
+
+def norm(tensors: dict) -> float:
+    return torch.cat([w.flatten() for w in tensors.values()]).norm().item()

@@ -24,9 +24,11 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 CRASHED = 70  # the exit status of an exception that the command let through
 QUICK_CLASSIFIER = 10  # training steps; its figures say little, but are figures
-MINI = "--teacher.width 32 --teacher.steps 8 --teacher.batch 4 --student.rank 2 --student.alpha 3 --training.steps 4 "
-MINI += "--training.batch 4 --training.warmup 2 --checkpoint.every 1 --measure.steps 2 4 --measure.gammas 0.2 1.0 "
-MINI += "--measure.sampling_seeds 1 --measure.against validation"
+MINI = (
+    "--teacher.width 64 --teacher.steps 8 --teacher.batch 4 --student.rank 2 --student.alpha 3 --end_times.segments 1 "
+)
+MINI += "--end_times.lower_share 0.5 --training.steps 4 --training.batch 4 --training.warmup 2 --checkpoint.every 1 "
+MINI += "--measure.steps 2 4 --measure.gammas 0.2 1.0 --measure.sampling_seeds 1 --measure.against validation"
 MINI = tuple(MINI.split())  # the smallest recipe that goes through everything
 
 
