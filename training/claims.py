@@ -28,7 +28,9 @@ class Claim(NamedTuple):
 
 
 def compare(a: Cell, b: Cell) -> int:
-    """-1 where a lies below b beyond the spread, 1 above, 0 within."""
+    """-1 where a lies below b beyond the spread, 1 above, 0 within; 0 too where both were measured once."""
+    if a["n"] == b["n"] == 1:
+        return 0
     spreads = [cell["std"] for cell in (a, b) if cell["n"] > 1]
     spread = math.hypot(*spreads) if len(spreads) == 2 else math.sqrt(2) * sum(spreads)
     distance = a["mean"] - b["mean"]

@@ -17,6 +17,7 @@ from .cli import Command, parse
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; the exit status: 0 done, 1 failed, 130 interrupted, 2 (by `parse`) a bad command line."""
     command = parse(argv)
+    _quiet()
     from .checkpoint import CheckpointError
     from .disk import OutputError
     from .loop import Interrupted
@@ -46,7 +47,6 @@ def run(command: Command) -> Path:
     from .phases import run_phases
     from .stopping import catch_signals
 
-    _quiet()
     accelerator = Accelerator(cpu=not _has_accelerator(), mixed_precision=command.recipe.training.precision)
     with ExitStack() as stack:
         folder = None

@@ -13,6 +13,7 @@ processes compute what one does.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -67,9 +68,10 @@ class Interrupted(Exception):
 
 @dataclass
 class Curve:
-    """The mean loss of each step."""
+    """The mean loss of each step, and the seconds they took, over all the processes that a run was resumed in."""
 
     loss: list[float] = field(default_factory=list)
+    seconds: float = 0.0
 
     def shown(self, points: int = 200) -> dict[str, list[float]]:
         """Means over up to ``points`` stretches of equal length, for a plot: {"step": …, "loss": …}."""
@@ -106,10 +108,12 @@ def train(
     shown = accelerator.is_main_process
     with tqdm(total=settings.steps, initial=first, desc=phase, unit="step", disable=not shown) as progress:
         for step in range(first, settings.steps):
+            started = time.monotonic()
             batch = task.draw(step)
             loss = _step(model, task, batch, step, settings, accelerator, optimizer, guard, last_good)
             task.after_step()
             curve.loss.append(loss)
+            curve.seconds += time.monotonic() - started
             progress.set_postfix(loss=f"{loss:.4g}", refresh=False)
             progress.update()
             done, stopped = step + 1, _any(accelerator, stop is not None and stop.requested)
@@ -191,6 +195,7 @@ def _save(folder, step, task, optimizer, accelerator, guard, curve, keep) -> Pat
             "extra": task.extra_state(),
             "guard": guard.state_dict(),
             "loss": list(curve.loss),
+            "seconds": curve.seconds,
             "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
         }
         path = checkpoint.save(folder, step, state, keep)
@@ -209,7 +214,7 @@ def _restore(folder, task, optimizer, accelerator, guard, curve) -> tuple[int, P
     optimizer.load_state_dict(state["optimizer"])
     task.load_extra_state(state["extra"])
     guard.load_state_dict(state["guard"])
-    curve.loss[:] = state["loss"]
+    curve.loss[:], curve.seconds = state["loss"], state["seconds"]
     if accelerator.scaler and state["scaler"]:
         accelerator.scaler.load_state_dict(state["scaler"])
     return len(curve.loss), path

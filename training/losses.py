@@ -44,8 +44,8 @@ def min_snr(t: Level, clip: float, at_zero: bool = False) -> Tensor:
     """``ω = min(SNR, clip)``, SNR = alpha_t²/sigma_t² at the student's start time (arXiv 2303.09556); shape (B,).
 
     Args:
-        at_zero: ``min(SNR + 1, clip)``, a squared velocity's weight, for networks that start where alpha = 0 (v- and
-            x-prediction, flow): there the first would be 0 and the first jump of every run never learnt.
+        at_zero: ``min(SNR + 1, clip)``, on VP a squared velocity's weight, for networks that can start where alpha = 0
+            (v- and x-prediction, flow): there the first would be 0 and the first jump of every run never learnt.
     """
     snr = (t.alpha.double() / t.sigma.double()).square().flatten()
     return (snr + float(at_zero)).clamp(max=clip).float()

@@ -111,7 +111,7 @@ def load_student(family: Family, phase: Phase, folder: Path) -> tuple[Callable, 
         for layer in lora_layers(network).values():
             layer.merge()
     else:
-        network = UNet2DConditionModel.from_pretrained(path, low_cpu_mem_usage=False)
+        network = UNet2DConditionModel.from_pretrained(path, low_cpu_mem_usage=False, local_files_only=True)
         file = path / TARGET_EMBEDDING
         embedding = TargetTimeEmbedding.from_state_dict(load_file(file)) if file.is_file() else None
     network.requires_grad_(False)

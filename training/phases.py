@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,17 +68,15 @@ def run_phases(recipe: Recipe, folder: Path, accelerator: Accelerator, stop: Sto
         for phase in done:  # killed just before, they were left
             shutil.rmtree(_checkpoints(folder, phase), ignore_errors=True)
     if TEACHER not in done:
-        started = time.monotonic()
         task = family.teacher_task(recipe)
         curve = train(task, teacher_settings(recipe), accelerator, _checkpoints(folder, TEACHER), TEACHER, stop)
         if accelerator.is_main_process:
             _load_averages(task)
             with _saving(folder / TEACHER):
                 family.save(folder / TEACHER)
-        _finish(folder, TEACHER, curve, time.monotonic() - started, accelerator)
+        _finish(folder, TEACHER, curve, accelerator)
     for phase in student_phases(recipe):
         if phase.name not in done:
-            started = time.monotonic()
             family.load(folder / TEACHER)
             task = TrajectoryDistillation(family, phase.recipe)
             settings = student_settings(phase.recipe)
@@ -87,7 +84,7 @@ def run_phases(recipe: Recipe, folder: Path, accelerator: Accelerator, stop: Sto
             if accelerator.is_main_process:
                 with _saving(phase.artefact(folder)):
                     save_student(task, phase, folder)
-            _finish(folder, phase.name, curve, time.monotonic() - started, accelerator)
+            _finish(folder, phase.name, curve, accelerator)
 
 
 def teacher_settings(recipe: Recipe) -> LoopSettings:
@@ -148,16 +145,23 @@ def metadata(task: TrajectoryDistillation, phase: Phase) -> dict[str, str]:
 
 
 def losses(folder: Path) -> dict[str, dict[str, list[float]]]:
-    """The loss curves of the finished phases."""
+    """The loss curves of the finished phases.
+
+    Raises:
+        OutputError: their file is damaged.
+    """
     path = folder / LOSSES
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise OutputError(f"{path} is damaged ({error}). Delete it: only the loss plot needs it") from error
 
 
-def _finish(folder: Path, phase: str, curve: Curve, seconds: float, accelerator: Accelerator) -> None:
+def _finish(folder: Path, phase: str, curve: Curve, accelerator: Accelerator) -> None:
     """Note the phase as done and drop its checkpoints; other processes wait."""
     if accelerator.is_main_process:
         write_atomically(folder / LOSSES, json.dumps({**losses(folder), phase: curve.shown()}))
-        mark_finished(folder, phase, seconds)
+        mark_finished(folder, phase, curve.seconds)
         shutil.rmtree(_checkpoints(folder, phase), ignore_errors=True)
     accelerator.wait_for_everyone()
 

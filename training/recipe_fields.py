@@ -38,7 +38,7 @@ class Teacher(Section):
         0.1, ge=0, le=1, description="probability of training on the empty condition ∅, which guidance needs"
     )
     ema: float = Field(0.999, ge=0, lt=1, description="decay per step of the averaged weights that are kept, 0 = off")
-    width: int = Field(64, ge=32, le=1024, multiple_of=32, description="channels of the network's first level")
+    width: int = Field(64, ge=64, le=1024, multiple_of=32, description="channels of the network, groups of 32")
 
     @model_validator(mode="after")
     def _terminal_snr_has_a_prediction(self):
@@ -70,11 +70,13 @@ class Objective(Section):
         50, ge=1, le=NUM_TRAIN_TIMESTEPS // 2, description="skipping step k, in training-time units, divides N = 1000"
     )
     guided: bool = Field(True, description="guide the solver: eps(c) + w (eps(c) − eps(∅)), Algorithm 2")
-    w_min: float = Field(0.5, ge=0, description="least guidance w, drawn per sample, 0 = no guidance")
-    w_max: float = Field(0.5, ge=0, description="greatest guidance w")
+    w_min: float = Field(0.65, ge=0, description="least guidance w, drawn per sample, 0 = no guidance")
+    w_max: float = Field(0.65, ge=0, description="greatest guidance w")
     distance: Literal["l2", "pseudo_huber"] = Field("l2", description="d: squared L2, or sqrt(L2² + c²) − c")
-    huber_c: float = Field(0.03, gt=0, description="pseudo-Huber's c, in units of the data's norm")
-    weight: Literal["none", "min_snr"] = Field("min_snr", description="ω: 1, or min(SNR(t), min_snr_clip)")
+    huber_c: float = Field(0.03, gt=0, description="pseudo-Huber's c, per element, in units of the data")
+    weight: Literal["none", "min_snr"] = Field(
+        "min_snr", description="ω: 1, or min(SNR, min_snr_clip), SNR + 1 but for eps"
+    )
     min_snr_clip: float = Field(5.0, gt=0, description="greatest min-SNR weight, an SNR (alpha²/sigma²)")
     target: Literal["stop_gradient", "ema"] = Field("stop_gradient", description="target θ⁻: the student, or its EMA")
     target_ema: float = Field(0.95, ge=0, lt=1, description="decay μ per step of the EMA target")
@@ -100,11 +102,11 @@ class EndTimes(Section):
     """The end time s = t_m of each pair, in [0, t_n]."""
 
     draw: Literal["integers", "grid", "exact"] = Field(
-        "exact", description="s from all integers, from the grid, or the exact mean of the loss over all integers s"
+        "integers", description="s from all integers, from the grid, or the exact mean of the loss over all integers s"
     )
     draws: int = Field(1, ge=1, le=64, description="how many s are averaged per pair, for the same two outputs")
     lower_share: float = Field(
-        0.0, ge=0, le=1, description="probability of the segment's lower end, s = 0 for one segment, 1 = LCM"
+        0.25, ge=0, le=1, description="probability of the segment's lower end, s = 0 for one segment, 1 = LCM"
     )
     segments: tuple[Count, ...] = Field(
         (1,),

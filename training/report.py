@@ -32,10 +32,9 @@ def write_report(results: Results, folder: Path) -> dict:
         OutputError: the folder cannot be written to.
     """
     report = to_json(results)
-    write_atomically(
-        Path(folder) / "report.json", json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(Path(folder) / "report.md", to_markdown(report))
+    write_atomically(Path(folder) / "report.json", text)  # last: it marks the run as finished
     return report
 
 

@@ -206,8 +206,9 @@ def _forms(report: dict) -> str | None:
         theirs = f"{paper.FORMS[form]['fid']:g}"
         rows.append([FORMS[form], *cells(row, steps, number, report["fd"]["floor"]), theirs])
     lines = [
-        "## Forms of the trajectory consistency function, on an equal budget",
-        f"{METRICS['fd']}. TCF(2) evaluates the network twice a step.",
+        "## Forms of the trajectory consistency function",
+        f"{METRICS['fd']}. Columns are network evaluations, of which TCF(2) takes two a step. Students had the same "
+        "optimiser steps and batches, twice the work for TCF(2); the end times of TCF(2) and TCF(S+) are drawn.",
         table(["", *headed(steps), "paper's FID: 4 steps"], rows),
     ]
     return "\n\n".join(lines)

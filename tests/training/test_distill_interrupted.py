@@ -99,12 +99,7 @@ def without_baseline(tensors: dict) -> dict:
     return {name: w for name, w in tensors.items() if not name.startswith("lcm_")}
 
 
-LAST = pytest.mark.xfail(strict=True, reason="report.json, which marks the run as finished, is not written last")
-
-
-@pytest.mark.parametrize(
-    "place", ["training.measure.start_noise", pytest.param("training.report.to_markdown", marks=LAST)]
-)
+@pytest.mark.parametrize("place", ["training.measure.start_noise", "training.report.to_markdown"])
 def test_killed_while_measuring_only_the_measuring_is_done_again(commands, tmp_path, place):
     words = "--no_baseline --measure.steps 2 --measure.gammas 0.2 --output run".split()
     killed = commands.run(*MINI, *words, cwd=tmp_path, faults=[at(place, 1, "SIGKILL")])

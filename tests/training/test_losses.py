@@ -185,7 +185,7 @@ def test_every_drawn_end_time_is_averaged_for_two_evaluations_of_the_network():
 
 
 def test_moments_follow_the_batchs_start_times():
-    task = TrajectoryDistillation(TinyFamily(), tiny_recipe(end_times={"draw": "exact"}))
+    task = TrajectoryDistillation(TinyFamily(), tiny_recipe(end_times={"draw": "exact", "lower_share": 0.5}))
     batch, grid = task.draw(2), TimeGrid.of(task.family.schedule, 50)
     table = end_time_moments(task.family.schedule, grid, grid.lower_ends(1), 0.5)
     starts = np.searchsorted(grid.times, batch.teacher.t.t.flatten().numpy())

@@ -118,7 +118,7 @@ def test_wrong_keys_are_refused_with_the_right_spelling(values, message):
         ("training.steps", 2.5, "a whole number, at least 1, got 2.5"),
         ("training.steps", "300", 'a whole number, at least 1, got "300"'),
         ("teacher.ema", 1, "a number in [0, 1), got 1"),
-        ("teacher.width", 40, "a whole number, a multiple of 32 in [32, 1024], got 40"),
+        ("teacher.width", 40, "a whole number, a multiple of 32 in [64, 1024], got 40"),
         ("teacher.prediction", "eps", 'one of epsilon, v_prediction, sample, flow, got "eps"'),
         ("objective.guided", 1, "true or false, got 1"),
         ("end_times.segments", [4, 0], "one or more whole numbers, each in [1, 1000], got 0"),
@@ -139,7 +139,7 @@ def test_all_errors_are_told_at_once():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"objective": {"w_min": 2}}, "objective.w_min must not exceed objective.w_max, got 2 and 0.5"),
+        ({"objective": {"w_min": 2}}, "objective.w_min must not exceed objective.w_max, got 2 and 0.65"),
         ({"objective": {"skip": 30}}, "objective.skip must divide N = 1000, got 30: 25 does"),
         ({"training": {"accumulation": 3}}, "training.accumulation must divide training.batch, got 3 and 64"),
         ({"measure": {"steps": [2, 4, 2]}}, "measure.steps must not repeat a value, got 2, 4, 2"),

@@ -7,8 +7,8 @@ import os
 import pytest
 from report_figures import AS_IN_THE_PAPER, STEPS, THE_OTHER_WAY, empty, measured
 
-from training.disk import OutputError
 from training import paper
+from training.disk import OutputError
 from training.report import Results, summary, to_json, to_markdown, write_report
 
 # -- aggregation ---------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from tcd_core import FlowSchedule, VPSchedule
 from tcd_core.levels import combine
 
+from ..disk import OutputError
 from ..draws import epoch_rows, generator_for
 from ..jumps import stack
 from ..recipe import Recipe
@@ -96,9 +97,20 @@ class DigitsFamily:
         save_file({"weight": self.tokens.weight.detach().contiguous()}, folder / _TOKEN_FILE)
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote, and freeze it."""
-        self.network = UNet2DConditionModel.from_pretrained(folder, low_cpu_mem_usage=False).requires_grad_(False)
-        self.tokens = nn.Embedding.from_pretrained(load_file(folder / _TOKEN_FILE)["weight"], freeze=True)
+        """Read what `save` wrote, and freeze it.
+
+        Raises:
+            OutputError: it is not all there, or damaged.
+        """
+        try:
+            network = UNet2DConditionModel.from_pretrained(folder, low_cpu_mem_usage=False, local_files_only=True)
+            tokens = load_file(folder / _TOKEN_FILE)["weight"]
+        except Exception as error:  # each library has its own errors for damage
+            raise OutputError(
+                f"the teacher in {folder} is damaged or incomplete ({error}). Begin a new run, or copy the folder back"
+            ) from error
+        self.network = network.requires_grad_(False)
+        self.tokens = nn.Embedding.from_pretrained(tokens, freeze=True)
 
 
 def encode(pictures: Tensor) -> Tensor:
