@@ -51,6 +51,7 @@ class Measurement:
         family, judge, self.results = families.build(recipe), self.judge, results
         family.load(folder / TEACHER)
         results.floors.update(judge.floors)
+        results.floor_ranges.update(judge.floor_ranges)
         sampling_seeds = [FIRST_SAMPLING_SEED + i for i in range(recipe.measure.sampling_seeds)]
         self.say("numerical solvers")
         self._solvers(family, judge, training_seed, sampling_seeds[0])

@@ -24,10 +24,12 @@ class Judge(Protocol):
     Attributes:
         labels: what to generate, one for each picture.
         floors: metric → real pictures' own value.
+        floor_ranges: metric → (least, greatest) of it over other draws of the real pictures, where known.
     """
 
     labels: Tensor
     floors: dict[str, float]
+    floor_ranges: dict[str, tuple[float, float]]
 
     def __call__(self, pictures: Tensor) -> dict[str, float]:
         """Metric → value."""

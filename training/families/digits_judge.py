@@ -17,6 +17,8 @@ class DigitsJudge:
         labels: the labels to generate, those of the real pictures compared with.
         floors: the real pictures' own values: distances of the training part from the compared part, class counts and
             so n alike; accuracy and complexity of the compared part.
+        floor_ranges: (least, greatest) distance between halves of all the real pictures, drawn anew 20 times: how far
+            a floor depends on which pictures fall into which half.
     """
 
     def __init__(self, split: Split) -> None:
@@ -27,6 +29,7 @@ class DigitsJudge:
         self.floors = self(split.reference) | self._distances(
             split.train[subset_like(split.train_labels, split.reference_labels)]
         )
+        self.floor_ranges = {"fd": self._redrawn(split)}
 
     def __call__(self, pictures: Tensor) -> dict[str, float]:
         """Metric → value, of pictures in [−1, 1] (clipped to it) in the order of ``labels``."""
@@ -38,6 +41,21 @@ class DigitsJudge:
         """Rows of pictures to show: the same number of each class, class by class along a line."""
         lines = [[(self.labels == digit).nonzero()[line, 0] for digit in range(CLASSES)] for line in range(count // 10)]
         return torch.stack([row for line in lines for row in line])
+
+    def _redrawn(self, split: Split, draws: int = 20) -> tuple[float, float]:
+        """Range of the distance in features between two disjoint random sets of like class counts."""
+        pictures, labels = torch.cat([split.train, split.reference]), torch.cat([split.train_labels, self.labels])
+        features = [classifier.features(pictures) for classifier in self._classifiers]
+        found = []
+        for draw in range(draws):
+            first = subset_like(labels, self.labels, seed=draw)
+            rest = torch.ones(len(labels), dtype=torch.bool)
+            rest[first] = False
+            rest = rest.nonzero()[:, 0]
+            second = rest[subset_like(labels[rest], self.labels, seed=draw)]
+            of_each = [frechet_distance(f[first], f[second]) for f in features]
+            found.append(sum(of_each) / len(of_each))
+        return min(found), max(found)
 
     def _distances(self, pictures: Tensor) -> dict[str, float]:
         """Fréchet distances from the reference: in features, the mean over the classifiers, and in pixels."""
