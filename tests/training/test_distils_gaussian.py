@@ -39,7 +39,7 @@ def test_distillation_brings_the_jumps_to_the_exact_trajectories(
     recipe = tiny_recipe(
         student={"kind": "full"},
         objective={"guided": False, "solver": "dpm2", **objective},
-        end_times=ends,
+        end_times={"lower_share": 0.5, **ends},
         training={"steps": 150, "batch": 64, "warmup": 10},
     )
     task = TrajectoryDistillation(GaussianFamily(prediction), recipe)
