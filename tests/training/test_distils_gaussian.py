@@ -14,7 +14,7 @@ from training.objective import TrajectoryDistillation
 
 CASES = {
     # name: (prediction, objective, end times, factor to s = 0, factor to any s)
-    "TCF(1)": ("epsilon", {}, {}, 5, 1.1),
+    "TCF(1)": ("epsilon", {}, {}, 3.5, 1.1),
     "TCF(1), every s": ("epsilon", {}, {"draw": "exact"}, 3.5, 1.1),
     "LCM": ("epsilon", {}, {"lower_share": 1.0}, 5, None),
     "TCF(S+)": ("v_prediction", {"form": "tcf_s_plus", "target": "ema", "target_ema": 0.8}, {}, 8, 2.5),
