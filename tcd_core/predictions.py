@@ -57,9 +57,21 @@ def to_eps(x0: torch.Tensor, x: torch.Tensor, t: Level) -> torch.Tensor:
 
 def from_x0(x0: torch.Tensor, x: torch.Tensor, t: Level, prediction: Prediction) -> torch.Tensor:
     """What a network of that kind would have returned for the data prediction x̂ at (x, t); inverse of `to_x0`."""
+    return x0 if prediction == "sample" else from_pair(x0, to_eps(x0, x, t), t, prediction)
+
+
+def from_pair(x0: torch.Tensor, eps: torch.Tensor, t: Level, prediction: Prediction) -> torch.Tensor:
+    """What a network of that kind should return at ``x = alpha x_0 + sigma ε``: its training target.
+
+    Args:
+        x0, eps: data and noise, of one shape.
+        t: level of x, floats or tensors that broadcast against x.
+
+    Raises:
+        ValueError: unknown prediction.
+    """
     if prediction == "sample":
         return x0
-    eps = to_eps(x0, x, t)
     if prediction == "epsilon":
         return eps
     if prediction == "v_prediction":

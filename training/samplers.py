@@ -69,8 +69,8 @@ def sample_solver(
 ) -> Tensor | None:
     """A numerical solver's sample after ``steps`` evaluations, by diffusers' scheduler; None where it has none.
 
-    Euler and DDIM take their times from 999 downwards in equal parts ("trailing"), which is what serves them best at
-    few steps; DPM++(2S) is the singlestep DPM-Solver++ of order 2, whose evaluations are all counted.
+    Euler and DDIM take their times from 999 downwards in equal parts ("trailing"), so that they start where the noise
+    does; DPM++(2S) is the singlestep DPM-Solver++ of order 2, whose evaluations are all counted.
     """
     scheduler = _scheduler(solver, prediction, schedule)
     if scheduler is None:

@@ -14,7 +14,7 @@ from training.objective import TrajectoryDistillation
 
 CASES = {
     # name: (prediction, objective, end times, factor to s = 0, factor to any s)
-    "TCF(1)": ("epsilon", {}, {}, 3.5, 1.1),
+    "TCF(1)": ("epsilon", {}, {}, 5, 1.1),
     "TCF(1), every s": ("epsilon", {}, {"draw": "exact"}, 3.5, 1.1),
     "LCM": ("epsilon", {}, {"lower_share": 1.0}, 5, None),
     "TCF(S+)": ("v_prediction", {"form": "tcf_s_plus", "target": "ema", "target_ema": 0.8}, {}, 8, 2.5),
@@ -40,7 +40,7 @@ def test_distillation_brings_the_jumps_to_the_exact_trajectories(
         student={"kind": "full"},
         objective={"guided": False, "solver": "dpm2", **objective},
         end_times={"lower_share": 0.5, **ends},
-        training={"steps": 150, "batch": 64, "warmup": 10},
+        training={"steps": 200, "batch": 64, "warmup": 10},
     )
     task = TrajectoryDistillation(GaussianFamily(prediction), recipe)
     zero, anywhere = pairs(task.family.schedule)

@@ -18,6 +18,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from tcd_core import FlowSchedule, VPSchedule
 from tcd_core.levels import combine
+from tcd_core.predictions import from_pair
 
 from ..disk import OutputError
 from ..draws import epoch_rows, generator_for
@@ -174,7 +175,7 @@ class DenoisingTask(nn.Module):
         t = batch["t"]
         x = combine(t.alpha, t.sigma, batch["x0"], batch["eps"])
         output = self.family.output(self.network, x, t.t.flatten(), self.family.condition(batch["labels"]))
-        wanted = target_output(batch["x0"], batch["eps"], t, self.family.prediction)
+        wanted = from_pair(batch["x0"], batch["eps"], t, self.family.prediction)
         return (output.float() - wanted).square().flatten(1).mean(1)
 
     def _apply(self, fn, recurse=True):
@@ -189,14 +190,3 @@ class DenoisingTask(nn.Module):
 
     def load_extra_state(self, state: dict) -> None:
         self.saved.load_state_dict(state["saved"])
-
-
-def target_output(x0: Tensor, eps: Tensor, t, prediction: str) -> Tensor:
-    """What a network of that kind should return at ``x = alpha x_0 + sigma ε``, from the ε that was drawn."""
-    if prediction == "epsilon":
-        return eps
-    if prediction == "v_prediction":
-        return t.alpha * eps - t.sigma * x0
-    if prediction == "flow":
-        return eps - x0
-    return x0
