@@ -7,12 +7,14 @@ Running it:
 
 What a run is:
 
-- `recipe_fields`: the recipe, field by field: unit, default, range
+- `recipe_fields`, `recipe_model_fields`, `recipe_section`: the recipe, field by field: unit, default, range
 - `recipe`: recipes from TOML and back, their hash, the recipes derived from them
 - `recipe_words`: its fields in words: ranges, errors for people
 - `cli`: the command line over the recipe's fields
 - `recipes`: the shipped recipes
 - `families`: data, teacher and judge of a family of models, one file each
+- `models`: pretrained models, from the files that people have
+- `data`: pictures, shards and prompts, encoded once into a cache
 
 The algorithm (arXiv 2402.19159, Algorithms 1 and 2):
 
@@ -30,6 +32,8 @@ The run:
 - `checkpoint`: atomic checkpoints in one file; `disk`: files written whole or not at all
 - `run_folder`, `folder_lock`: claiming, resuming and holding a run's folder
 - `lora_file`, `lora_metadata`: LoRAs in kohya's layout
+- `pretrained`: what a pretrained model's run has besides: `validation` grids, `trackers`, `checkpoint_lora`, and at its
+  end `comfyui`: LoRA and workflow in ComfyUI's folders
 
 The results:
 

@@ -170,6 +170,12 @@ def last_good(folder: Path) -> Path | None:
     return None
 
 
+def newest_step(folder: Path) -> int:
+    """The step of `last_good`; 0 if there is none."""
+    path = last_good(Path(folder))
+    return int(_NAME.fullmatch(path.name)[1]) if path else 0
+
+
 def _checkpoints(folder: Path) -> list[Path]:
     """Files with a checkpoint's name, newest step first; [] if there is no such folder."""
     try:

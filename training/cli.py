@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from .recipe import RecipeError, build, load_recipe, shipped_recipes
+from .recipe import RecipeError, build, check_complete, load_recipe, shipped_recipes
 from .recipe_fields import Recipe, Section
 from .recipe_words import fields, is_section, limits, suggestion
 
@@ -30,12 +30,16 @@ class Command:
         output: the run's folder.
         resume: whether to go on with the run in `output`.
         overridden: whether a recipe or any field of one was given; if not, `recipe` is the default one.
+        comfyui: the ComfyUI that gets the LoRA and a workflow.
+        dry_run: whether to say what the run would take, and not to run.
     """
 
     recipe: Recipe
     output: Path
     resume: bool
     overridden: bool
+    comfyui: Path | None = None
+    dry_run: bool = False
 
 
 _Switch = tyro.conf.FlagCreatePairsOff
@@ -50,12 +54,24 @@ class _Options:
         output: the run's folder
         resume: go on with the run in the output folder, from its last checkpoint
         list_recipes: list the shipped recipes and stop
+        model: short for --model.path
+        images: short for --data.images
+        shards: short for --data.shards
+        prompts: short for --data.prompts
+        comfyui: a ComfyUI's folder: the LoRA and a ready workflow are put into it
+        dry_run: say what the run would need, from one timed step, and stop
     """
 
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE", help_behavior_hint="(default: digits)")] = None
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: outputs/NAME)")] = None
     resume: Annotated[bool, _Switch] = False
     list_recipes: Annotated[bool, _Switch] = False
+    model: Annotated[str | None, tyro.conf.arg(metavar="FILE|FOLDER|NAME")] = None
+    images: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    shards: Annotated[str | None, tyro.conf.arg(metavar="FILES")] = None
+    prompts: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    comfyui: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    dry_run: Annotated[bool, _Switch] = False
 
 
 @dataclass(frozen=True)
@@ -80,12 +96,26 @@ def parse(argv: Sequence[str] | None = None) -> Command:
         print("\n".join(f"{name:16} {about}" for name, about in shipped_recipes().items()))
         raise SystemExit(0)
     try:
-        recipe = build(_values(words, load_recipe(options.recipe or "digits")))
+        recipe = build(_short(options, _values(words, load_recipe(options.recipe or "digits"))))
+        if not options.resume:
+            check_complete(recipe)
     except RecipeError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         raise SystemExit(2) from None
     output = options.output or Path("outputs") / recipe.name
-    return Command(recipe, output, options.resume, overridden=options.recipe is not None or bool(others))
+    given = bool(others) or any(getattr(options, name) for name in ("recipe", *_SHORT))
+    return Command(recipe, output, options.resume, given, options.comfyui, options.dry_run)
+
+
+_SHORT = {"model": ("model", "path"), **{name: ("data", name) for name in ("images", "shards", "prompts")}}
+
+
+def _short(options: _Options, values: dict) -> dict:
+    """The values with those of the short options over them."""
+    for name, (section, field) in _SHORT.items():
+        if (value := getattr(options, name)) is not None:
+            values[section][field] = value
+    return values
 
 
 def _values(words: list[str], recipe: Recipe) -> dict:

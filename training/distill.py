@@ -13,11 +13,20 @@ from pathlib import Path
 
 from .cli import Command, parse
 
+EMBEDDED = "digits"  # the family that trains its own teacher and is measured at its run's end
+SAVING = (
+    "Close what else uses it, or begin a run that needs less: --memory.gradient_checkpointing, a smaller "
+    "training.batch or more training.accumulation, --memory.optimizer adamw8bit, --memory.offload, a smaller "
+    "student.rank or model.resolution. What is encoded stays"
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; the exit status: 0 done, 1 failed, 130 interrupted, 2 (by `parse`) a bad command line."""
     command = parse(argv)
-    _quiet()
+    _quiet(offline=command.recipe.family == EMBEDDED)
+    import torch
+
     from .checkpoint import CheckpointError
     from .disk import OutputError
     from .loop import Interrupted
@@ -28,9 +37,12 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as stopped:
         print(f"\n{stopped}", file=sys.stderr)
         return 130
-    except KeyboardInterrupt:
-        print("\nInterrupted; go on with --resume", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"\nInterrupted{stopped}; go on with --resume", file=sys.stderr)
         return 130
+    except torch.OutOfMemoryError as error:
+        print(f"\nerror: the GPU's memory is too small: {str(error).splitlines()[0]} {SAVING}", file=sys.stderr)
+        return 1
     except (CheckpointError, OutputError, TrainingDiverged, ValueError, OSError) as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
@@ -39,35 +51,80 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(command: Command) -> Path:
     """Train what the recipe asks for, measure it, draw it; the run's folder."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
     from accelerate.utils import broadcast_object_list
 
-    from .evaluate import evaluate
+    from . import families
     from .folder_lock import lock
     from .phases import run_phases
-    from .stopping import catch_signals
+    from .stopping import catch_signals, terminated_as_interrupted
 
-    accelerator = Accelerator(cpu=not _has_accelerator(), mixed_precision=command.recipe.training.precision)
+    process, folder = PartialState(cpu=not _has_accelerator()), None
+    if command.dry_run:
+        _dry_run(command, process)
+        return command.output
     with ExitStack() as stack:
-        folder = None
-        if accelerator.is_main_process:
-            folder = _open_folder(command)
+        if process.is_main_process:
+            folder = _open_folder(command, process.num_processes)
             stack.enter_context(lock(folder))
             print(f"Writing to {folder}")
         (folder,) = broadcast_object_list([folder])
         recipe = stored_recipe(folder)
-        with catch_signals() as stop:
-            for seed, part in seed_folders(recipe, folder):
-                part.mkdir(exist_ok=True)
-                run_phases(recipe.model_copy(update={"seed": seed}), part, accelerator, stop)
-        if accelerator.is_main_process:
+        accelerator = Accelerator(cpu=not _has_accelerator(), mixed_precision=recipe.training.precision)
+        parts = seed_folders(recipe, folder)
+        for seed, part in parts:
+            part.mkdir(exist_ok=True)
+            of_seed = recipe.model_copy(update={"seed": seed})
+            with terminated_as_interrupted():
+                family = families.build(of_seed)
+                family.prepare(accelerator)
+            with catch_signals() as stop:
+                run_phases(family, of_seed, part, accelerator, stop, hooks(recipe, accelerator))
             if stop.requested:  # in the very last step, or after it
                 raise KeyboardInterrupt
-            evaluate(folder, folder)
+        if accelerator.is_main_process:
+            with terminated_as_interrupted():
+                end(recipe, folder, parts, command.comfyui)
         accelerator.wait_for_everyone()
         if accelerator.num_processes > 1:
             accelerator.end_training()
     return folder
+
+
+def _dry_run(command: Command, process) -> None:
+    """Say what the run would take, on the main process."""
+    from accelerate import Accelerator
+
+    from .dry_run import dry_run
+
+    if process.is_main_process:
+        recipe = stored_recipe(command.output) if command.resume else command.recipe
+        check(recipe, command.comfyui, process.num_processes)
+        precision = recipe.training.precision
+        print(dry_run(recipe, Accelerator(cpu=not _has_accelerator(), mixed_precision=precision)))
+
+
+def hooks(recipe, accelerator):
+    """Who looks on while students are trained: for pretrained models grids, trackers, LoRAs at checkpoints."""
+    from contextlib import nullcontext
+
+    if recipe.family == EMBEDDED:
+        return lambda *_: nullcontext(())
+    from .pretrained import watching
+
+    return watching(accelerator)
+
+
+def end(recipe, folder: Path, parts: list[tuple[int, Path]], comfyui: Path | None) -> None:
+    """What a trained run ends with: measured and drawn, or of a pretrained model its report and ComfyUI's files."""
+    if recipe.family == EMBEDDED:
+        from .evaluate import evaluate
+
+        evaluate(folder, folder)
+    else:
+        from .pretrained import finish
+
+        finish(recipe, folder, parts, comfyui)
 
 
 def seed_folders(recipe, folder: Path) -> list[tuple[int, Path]]:
@@ -90,7 +147,18 @@ def stored_recipe(folder: Path):
     return load_recipe(folder / RECIPE)
 
 
-def _open_folder(command: Command) -> Path:
+def check(recipe, comfyui: Path | None = None, processes: int = 1) -> None:
+    """Refuse now, with an error for people, what would fail only when hours have gone by."""
+    if recipe.family == EMBEDDED:
+        if comfyui:
+            raise ValueError(f"--comfyui: ComfyUI has no models of the family {EMBEDDED}, leave it out")
+        return
+    from .pretrained import check
+
+    check(recipe, comfyui, processes)
+
+
+def _open_folder(command: Command, processes: int) -> Path:
     """A new run's folder with its recipe in it, or the one to go on with."""
     from .disk import check_writable, write_atomically
     from .recipe import dump_toml, recipe_hash
@@ -98,6 +166,7 @@ def _open_folder(command: Command) -> Path:
 
     recipe = command.recipe
     if not command.resume:
+        check(recipe, command.comfyui, processes)
         check_writable(command.output, disk_needed(recipe))
         folder = claim(command.output)
         write_atomically(folder / RECIPE, dump_toml(recipe))
@@ -109,12 +178,15 @@ def _open_folder(command: Command) -> Path:
             f"{folder} was begun with another recipe ({folder / RECIPE}): {_differences(stored, recipe)}. Resume it "
             "without these options, or begin a new run without --resume"
         )
+    check(stored, command.comfyui, processes)
     check_writable(folder, disk_needed(stored))
     return folder
 
 
 def disk_needed(recipe) -> int:
     """An upper estimate of what a run writes, in bytes: weights with their optimiser state, twice for a checkpoint."""
+    if recipe.family != EMBEDDED:
+        return 20_000_000  # the cache tells its own; a checkpoint that finds no room leaves the one before
     width = recipe.teacher.width
     teacher = 4 * 1100 * width**2  # about 1,000 parameters per width², float32
     share = 1.0 if recipe.student.kind == "full" else min(1.0, recipe.student.rank / width)
@@ -143,9 +215,11 @@ def _has_accelerator() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()
 
 
-def _quiet() -> None:
-    """Libraries' notices out of the progress bar; offline, since nothing is fetched."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+def _quiet(offline: bool = True) -> None:
+    """Libraries' notices out of the progress bar; offline, where nothing is to be fetched: only a Hub name's model is,
+    when its run begins."""
+    if offline:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     for name in ("diffusers", "peft", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map
+
+WHOLE = slice(None)  # the part of a batch that is all of it
 
 
 def generator_for(seed: int, stream: str, step: int) -> torch.Generator:
@@ -24,3 +27,8 @@ def epoch_rows(step: int, count: int, total: int, seed: int, stream: str) -> tor
         inside = positions // total == epoch
         rows[inside] = order[positions[inside] % total]
     return torch.from_numpy(rows)
+
+
+def rows_of(batch, part: slice):
+    """The samples ``part`` of a batch: of every tensor in it these rows."""
+    return batch if part == WHOLE else tree_map(lambda tensor: None if tensor is None else tensor[part], batch)

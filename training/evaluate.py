@@ -45,15 +45,18 @@ def main(argv: list[str] | None = None) -> int:
         Options, args=argv, prog="python -m training.evaluate", description=Options.__doc__.split("\n")[0]
     )
     from .disk import OutputError, check_writable
-    from .distill import _quiet
+    from .distill import _quiet, stored_recipe
     from .run_folder import claim
+    from .stopping import terminated_as_interrupted
 
     _quiet()
     names = [field.name for field in fields(Options)][2:]
     changed = {name: value for name in names if (value := getattr(options, name)) is not None}
     try:
+        stored_recipe(options.run)  # a wrong run is said before a wrong output
         check_writable(options.output or options.run, 20_000_000)
-        evaluate(options.run, None, changed, lambda: claim(options.output or options.run / "measured"))
+        with terminated_as_interrupted():
+            evaluate(options.run, None, changed, lambda: claim(options.output or options.run / "measured"))
     except (OutputError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

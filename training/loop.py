@@ -3,7 +3,7 @@
 A task is a module whose ``forward(batch)`` gives one loss per sample, with
 
 - ``trainable() -> {name: parameter}``, what is optimised and checkpointed,
-- ``draw(step) -> batch``, the whole global batch from the step's number alone: its slice is each process's,
+- ``draw(step, part) -> batch``, the samples ``part`` of the global batch, from the step's number alone,
 - ``after_step()``, moving averages; ``extra_state()`` and ``load_extra_state(state)`` of them.
 
 Since a step's batch depends on nothing but its number, resuming needs weights, optimiser and averages, and two
@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, send_to_device
-from torch.utils._pytree import tree_map
 from tqdm.auto import tqdm
 
 from . import checkpoint
+from .draws import WHOLE
 from .stopping import LossGuard, Stop
 
 
@@ -38,6 +38,7 @@ class LoopSettings:
         steps: optimiser steps.  batch: samples per step, over all processes and accumulation steps.
         every: steps between checkpoints, 0 for none but at a stop.  keep: how many are kept.
         explode: loss over its running median that stops the run.  clip: of the gradient's norm, 0 for none.
+        optimizer: "adamw", or "adamw8bit" with moments of 8 bits.
     """
 
     steps: int
@@ -51,6 +52,7 @@ class LoopSettings:
     every: int = 0
     keep: int = 2
     explode: float = 1000.0
+    optimizer: str = "adamw"
 
     def lr_factor(self, step: int) -> float:
         """The learning rate's factor at a step: linear warm-up, times cosine decay."""
@@ -64,6 +66,16 @@ class Interrupted(Exception):
     def __init__(self, phase: str, step: int, path: Path) -> None:
         super().__init__(f"{phase} was stopped after step {step}; it goes on from {path} with --resume")
         self.checkpoint = path
+
+
+class Hook(Protocol):
+    """What looks on while a phase runs, on the main process; it must leave weights and random states as they are."""
+
+    def on_step(self, step: int, loss: float, lr: float, norm: float | None) -> None:
+        """After ``step`` optimiser steps; the gradient's norm before clipping is None under fp16's scaler."""
+
+    def on_checkpoint(self, step: int) -> None:
+        """After a step's checkpoint was written."""
 
 
 @dataclass
@@ -87,80 +99,95 @@ def train(
     folder: Path,
     phase: str,
     stop: Stop | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> Curve:
     """Train a task to its last step, from its newest checkpoint in ``folder`` if there is one.
 
     Raises:
-        ValueError: the batch can't be shared evenly.
+        ValueError: the batch can't be shared evenly; an optimiser that is not installed.
         Interrupted: ``stop`` was set by a signal; a checkpoint was written.
         TrainingDiverged: the loss is not finite or exploded.
         CheckpointError: a checkpoint could not be written; the ones before are intact.
     """
-    _check_shares(settings, accelerator.num_processes)
+    check_shares(settings, accelerator.num_processes)
     folder.mkdir(parents=True, exist_ok=True)
     model = accelerator.prepare(task)
-    optimizer = torch.optim.AdamW(
-        list(task.trainable().values()), lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
-    )
-    optimizer = accelerator.prepare(optimizer)
+    optimizer = accelerator.prepare(make_optimizer(list(task.trainable().values()), settings))
     guard, curve = LossGuard(settings.explode), Curve()
     first, last_good = _restore(folder, task, optimizer, accelerator, guard, curve)
     shown = accelerator.is_main_process
     with tqdm(total=settings.steps, initial=first, desc=phase, unit="step", disable=not shown) as progress:
         for step in range(first, settings.steps):
             started = time.monotonic()
-            batch = task.draw(step)
-            loss = _step(model, task, batch, step, settings, accelerator, optimizer, guard, last_good)
+            loss, norm = _step(model, task, step, settings, accelerator, optimizer, guard, last_good)
             task.after_step()
             curve.loss.append(loss)
             curve.seconds += time.monotonic() - started
             progress.set_postfix(loss=f"{loss:.4g}", refresh=False)
             progress.update()
             done, stopped = step + 1, _any(accelerator, stop is not None and stop.requested)
+            for hook in hooks if shown else ():
+                hook.on_step(done, loss, settings.lr * settings.lr_factor(step), norm)
             if stopped or done == settings.steps or (settings.every and done % settings.every == 0):
                 last_good = _save(folder, done, task, optimizer, accelerator, guard, curve, settings.keep)
+                for hook in hooks if shown else ():
+                    hook.on_checkpoint(done)
             if stopped and done < settings.steps:
                 raise Interrupted(phase, done, last_good)
     return curve
 
 
-def _step(model, task, batch, step, settings, accelerator, optimizer, guard, last_good) -> float:
-    """One optimiser step over the global batch; its mean loss over all processes."""
+def make_optimizer(parameters: list[torch.nn.Parameter], settings: LoopSettings) -> torch.optim.Optimizer:
+    """AdamW, its moments in 32 or 8 bits.
+
+    Raises:
+        ValueError: 8 bits are asked for and bitsandbytes is not installed.
+    """
+    options = {"lr": settings.lr, "weight_decay": settings.weight_decay, "betas": (0.9, 0.99)}
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **options)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ValueError(
+            f"memory.optimizer adamw8bit needs bitsandbytes, which can't be imported ({error}): pip install "
+            "bitsandbytes, or use adamw"
+        ) from error
+    return AdamW8bit(parameters, **options)
+
+
+def _step(model, task, step, settings, accelerator, optimizer, guard, last_good) -> tuple[float, float | None]:
+    """One optimiser step over the global batch: its mean loss over all processes, and the gradient's norm."""
     for group in optimizer.param_groups:
         group["lr"] = settings.lr * settings.lr_factor(step)
     # for networks that draw themselves (dropout): a resumed run draws the same
     torch.manual_seed(step * accelerator.num_processes + accelerator.process_index)
     total = torch.zeros((), device=accelerator.device)
-    shares = list(_shares(batch, settings, accelerator))
-    for i, share in enumerate(shares):
-        with accelerator.no_sync(model) if i + 1 < len(shares) else nullcontext():
-            loss = model(share).mean() / len(shares)
+    parts = _parts(settings, accelerator)
+    for part in parts:
+        share = send_to_device(task.draw(step, part), accelerator.device, non_blocking=True)
+        with nullcontext() if part is parts[-1] else accelerator.no_sync(model):
+            loss = model(share).mean() / len(parts)
             accelerator.backward(loss)
         total += loss.detach()
     norm = accelerator.clip_grad_norm_(list(task.trainable().values()), settings.clip or math.inf)
     norm = None if accelerator.scaler else float(norm)  # fp16's scaler skips a step whose gradient overflows
     mean = accelerator.reduce(total, "mean").item()
-    guard.check(step + 1, mean, norm, lambda: _describe(batch), last_good)
+    guard.check(step + 1, mean, norm, lambda: _describe(task.draw(step, WHOLE)), last_good)
     optimizer.step()
     optimizer.zero_grad()
-    return mean
+    return mean, norm
 
 
-def _shares(batch, settings: LoopSettings, accelerator: Accelerator) -> Iterator:
-    """This process's parts of the global batch, one per accumulation step, on its device."""
+def _parts(settings: LoopSettings, accelerator: Accelerator) -> list[slice]:
+    """This process's parts of the global batch, one for each accumulation step."""
     size = settings.batch // (accelerator.num_processes * settings.accumulation)
-    start = accelerator.process_index * size * settings.accumulation
-    for i in range(settings.accumulation):
-        rows = slice(start + i * size, start + (i + 1) * size)
-        part = tree_map(partial(_rows, rows=rows), batch)
-        yield send_to_device(part, accelerator.device, non_blocking=True)
+    first = accelerator.process_index * size * settings.accumulation
+    return [slice(start, start + size) for start in range(first, first + size * settings.accumulation, size)]
 
 
-def _rows(tensor, rows: slice):
-    return None if tensor is None else tensor[rows]
-
-
-def _check_shares(settings: LoopSettings, processes: int) -> None:
+def check_shares(settings: LoopSettings, processes: int) -> None:
+    """Refuse a batch that can't be shared evenly by the processes, with a ValueError."""
     if settings.batch % (processes * settings.accumulation):
         raise ValueError(
             f"a batch of {settings.batch} can't be shared evenly by {processes} processes × {settings.accumulation} "

@@ -10,6 +10,7 @@ is resumed by its step number, and the same whatever it is split over.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from tcd_core import Level, to_eps, to_x0
 from tcd_core.levels import combine
 
-from .draws import generator_for
+from .draws import WHOLE, generator_for, rows_of
 from .end_times import TimeGrid, draw_ends, draw_starts, end_time_moments, segments_at
 from .families import Family
 from .jumps import Jump, follow
@@ -81,18 +82,22 @@ class TrajectoryDistillation(nn.Module):
                 s_plus=self.objective.form == "tcf_s_plus",
             )
         trainable = self.student.trainable()
-        self.saved = Ema(trainable, recipe.student.ema, warm_up=True)
+        self.saved = Ema(trainable, recipe.student.ema, warm_up=True, offload=recipe.memory.offload)
         self.target_ema = Ema(trainable, self.objective.target_ema) if self.objective.target == "ema" else None
 
     # -- draws -------------------------------------------------------------------------------------------------------
 
-    def draw(self, step: int) -> Batch:
-        """Step's batch: data, noise, n, guidance and end times, from (seed, step) alone."""
+    def draw(self, step: int, part: slice = WHOLE) -> Batch:
+        """The samples ``part`` of step's batch: data, noise, n, guidance and end times, from (seed, step) alone.
+
+        Of the data only these samples are read; the rest is drawn for the whole batch.
+        """
         recipe, schedule, count = self.recipe, self.family.schedule, self.recipe.training.batch
         generator = generator_for(recipe.seed, self.stream, step)
-        rows, x0, condition, unconditional = self.family.data(step, count, recipe.seed, self.stream)
+        rows, x0, condition, unconditional = self.family.data(step, count, recipe.seed, self.stream, part)
         starts = draw_starts(self.grid, count, generator)
-        eps = torch.randn(x0.shape, generator=generator)  # these three first: every recipe of a seed has the same
+        # these three first: every recipe of a seed has the same
+        eps = torch.randn(count, *x0.shape[1:], generator=generator)
         w = torch.rand(count, 1, 1, 1, generator=generator)
         t, t_n = self.grid.times[starts], self.grid.times[starts - 1]
         lower = self.grid.lower_ends(segments_at(step / recipe.training.steps, self.ends.segments))
@@ -106,17 +111,14 @@ class TrajectoryDistillation(nn.Module):
                 ends.append(draw_ends(self.grid, starts, lower[starts], self.ends.lower_share, on_grid, generator))
         form = self.objective.tcf2_form if self.objective.form == "tcf2" else None
         solver = "epsilon" if self.objective.solver == "dpm2" else None
-        return Batch(
-            x0=x0,
-            eps=eps,
-            condition=condition,
-            unconditional=unconditional,
-            w=self.objective.w_min + (self.objective.w_max - self.objective.w_min) * w,
-            teacher=Jump.of(schedule, t, t_n, solver),
-            jumps=tuple((Jump.of(schedule, t, s, form), Jump.of(schedule, t_n, s, form)) for s in ends),
-            moments=moments,
-            rows=rows,
-        )
+        drawn = {
+            "eps": eps,
+            "w": self.objective.w_min + (self.objective.w_max - self.objective.w_min) * w,
+            "teacher": Jump.of(schedule, t, t_n, solver),
+            "jumps": tuple((Jump.of(schedule, t, s, form), Jump.of(schedule, t_n, s, form)) for s in ends),
+            "moments": moments,
+        }
+        return Batch(x0=x0, condition=condition, unconditional=unconditional, rows=rows, **rows_of(drawn, part))
 
     # -- the algorithm -----------------------------------------------------------------------------------------------
 
@@ -179,7 +181,8 @@ class TrajectoryDistillation(nn.Module):
 
     def _student(self, condition: Condition):
         def model(x: Tensor, t: Level, s: Level) -> Tensor:
-            return self._to_x0(self.student(x, t.t.flatten(), s.t.flatten(), condition), x, t)
+            with self._saved_activations():
+                return self._to_x0(self.student(x, t.t.flatten(), s.t.flatten(), condition), x, t)
 
         return model
 
@@ -190,6 +193,12 @@ class TrajectoryDistillation(nn.Module):
             return self._to_x0(self.student.target(weights, x, t.t.flatten(), s.t.flatten(), condition), x, t)
 
         return model
+
+    def _saved_activations(self):
+        """Where the backward pass finds the student's activations: on the device, or offloaded."""
+        if not self.recipe.memory.offload:
+            return nullcontext()
+        return torch.autograd.graph.save_on_cpu(pin_memory=torch.cuda.is_available())
 
     def _to_x0(self, output: Tensor, x: Tensor, t: Level) -> Tensor:
         return to_x0(output.float(), x, t, self.family.prediction)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,14 +17,13 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
 
-from tcd_core.target_embedding import TARGET_EMBEDDING_PREFIX, TargetTimeEmbedding
-
-from . import families
+from . import checkpoint
+from .checkpoint_lora import averaged_embedding, save_averaged_lora
 from .disk import OutputError, write_atomically
-from .loop import Curve, LoopSettings, train
-from .lora_file import lora_metadata, save_lora
+from .families import Family
+from .loop import Curve, Hook, LoopSettings, train
+from .lora_metadata import lora_metadata
 from .objective import TrajectoryDistillation
 from .recipe import Recipe, lcm_baseline, recipe_hash, with_form
 from .run_folder import finished, mark_finished
@@ -60,15 +59,29 @@ def student_phases(recipe: Recipe) -> list[Phase]:
     return phases
 
 
-def run_phases(recipe: Recipe, folder: Path, accelerator: Accelerator, stop: Stop) -> None:
-    """Train what is not finished yet. A phase counts as finished once its artefact stands whole in the folder."""
-    family = families.build(recipe)
+Hooks = Callable[[TrajectoryDistillation, Phase, Path, int], AbstractContextManager[Sequence[Hook]]]
+
+
+def run_phases(
+    family: Family,
+    recipe: Recipe,
+    folder: Path,
+    accelerator: Accelerator,
+    stop: Stop,
+    hooks: Hooks = lambda *_: nullcontext(()),
+) -> None:
+    """Train what is not finished yet. A phase counts as finished once its artefact stands whole in the folder.
+
+    Args:
+        family: the recipe's, prepared.
+        hooks: ``with hooks(task, phase, folder, steps done before)`` gives those who look on at a student's training.
+    """
     done = finished(folder)
     if accelerator.is_main_process:
         for phase in done:  # killed just before, they were left
             shutil.rmtree(_checkpoints(folder, phase), ignore_errors=True)
-    if TEACHER not in done:
-        task = family.teacher_task(recipe)
+    task = None if TEACHER in done else family.teacher_task(recipe)
+    if task is not None:
         curve = train(task, teacher_settings(recipe), accelerator, _checkpoints(folder, TEACHER), TEACHER, stop)
         if accelerator.is_main_process:
             _load_averages(task)
@@ -80,7 +93,9 @@ def run_phases(recipe: Recipe, folder: Path, accelerator: Accelerator, stop: Sto
             family.load(folder / TEACHER)
             task = TrajectoryDistillation(family, phase.recipe)
             settings = student_settings(phase.recipe)
-            curve = train(task, settings, accelerator, _checkpoints(folder, phase.name), phase.name, stop)
+            checkpoints = _checkpoints(folder, phase.name)
+            with hooks(task, phase, folder, checkpoint.newest_step(checkpoints)) as watching:
+                curve = train(task, settings, accelerator, checkpoints, phase.name, stop, watching)
             if accelerator.is_main_process:
                 with _saving(phase.artefact(folder)):
                     save_student(task, phase, folder)
@@ -88,26 +103,23 @@ def run_phases(recipe: Recipe, folder: Path, accelerator: Accelerator, stop: Sto
 
 
 def teacher_settings(recipe: Recipe) -> LoopSettings:
-    teacher, checkpoint = recipe.teacher, recipe.checkpoint
-    return LoopSettings(
-        teacher.steps, teacher.batch, teacher.lr, warmup=50, every=5 * checkpoint.every, keep=checkpoint.keep
-    )
+    teacher, every = recipe.teacher, 5 * recipe.checkpoint.every
+    return LoopSettings(teacher.steps, teacher.batch, teacher.lr, warmup=50, every=every, keep=recipe.checkpoint.keep)
 
 
 def student_settings(recipe: Recipe) -> LoopSettings:
     fields = recipe.training.model_dump(exclude={"precision"})
-    return LoopSettings(**fields, every=recipe.checkpoint.every, keep=recipe.checkpoint.keep)
+    every, keep = recipe.checkpoint.every, recipe.checkpoint.keep
+    return LoopSettings(**fields, every=every, keep=keep, optimizer=recipe.memory.optimizer)
 
 
 def save_student(task: TrajectoryDistillation, phase: Phase, folder: Path) -> None:
     """Write the student's averaged weights: a LoRA in kohya's layout, or the whole network as diffusers does."""
-    weights, recipe = task.saved.weights, phase.recipe
-    own = {name.removeprefix("network."): w for name, w in weights.items() if name.startswith("network.")}
-    embedding = _averaged_embedding(weights)
-    network, path = task.student.network, phase.artefact(folder)
+    recipe, network, path = phase.recipe, task.student.network, phase.artefact(folder)
     if recipe.student.kind == "lora":
-        save_lora(path, network, metadata(task, phase), recipe.student.dtype, embedding, values=own)
+        save_averaged_lora(path, task, metadata(task, phase), recipe.student.dtype)
         return
+    embedding = averaged_embedding(task.saved.weights)
     _load_averages(task)
     unfinished = path.with_name(f".{path.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -163,6 +175,8 @@ def _finish(folder: Path, phase: str, curve: Curve, accelerator: Accelerator) ->
         write_atomically(folder / LOSSES, json.dumps({**losses(folder), phase: curve.shown()}))
         mark_finished(folder, phase, curve.seconds)
         shutil.rmtree(_checkpoints(folder, phase), ignore_errors=True)
+        with suppress(OSError):  # the last phase's leaves none
+            (folder / "checkpoints").rmdir()
     accelerator.wait_for_everyone()
 
 
@@ -187,11 +201,3 @@ def _load_averages(task) -> None:
     with torch.no_grad():
         for name, parameter in task.trainable().items():
             parameter.copy_(task.saved.weights[name])
-
-
-def _averaged_embedding(weights: Mapping[str, Tensor]) -> TargetTimeEmbedding | None:
-    prefix = "target_embedding."
-    tensors = {
-        TARGET_EMBEDDING_PREFIX + name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)
-    }
-    return TargetTimeEmbedding.from_state_dict(tensors) if tensors else None

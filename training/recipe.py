@@ -48,6 +48,7 @@ __all__ = [
     "Teacher",
     "Training",
     "build",
+    "check_complete",
     "dump_toml",
     "lcm_baseline",
     "load_recipe",
@@ -98,6 +99,31 @@ def with_form(recipe: Recipe, form: str) -> Recipe:
         return replaced(recipe, objective={"form": form})
     draw = "integers" if recipe.end_times.draw == "exact" else recipe.end_times.draw
     return replaced(recipe, objective={"form": form}, end_times={"draw": draw, "draws": 1})
+
+
+def check_complete(recipe: Recipe) -> None:
+    """Whether the recipe has all that its family needs.
+
+    Raises:
+        RecipeError: a pretrained family without its model or data, or with fields that don't go with it.
+    """
+    if recipe.family == "digits":
+        return
+    wrong = []
+    if not recipe.model.path:
+        wrong.append(
+            f"family {recipe.family} needs a model: --model with a .safetensors file, a diffusers folder or a Hub name"
+        )
+    if not (recipe.data.images or recipe.data.shards or recipe.data.prompts):
+        wrong.append(
+            f"family {recipe.family} needs data: --images FOLDER, --shards FILES or --prompts FILE (no pictures needed)"
+        )
+    if recipe.student.kind == "full" and recipe.model.dtype != "fp32":
+        wrong.append("student.kind full trains the network itself, which needs model.dtype fp32")
+    if recipe.teacher != Teacher():
+        wrong.append(f"the section teacher is the embedded families': family {recipe.family} has model instead")
+    if wrong:
+        raise RecipeError("\n".join(wrong))
 
 
 def recipe_hash(recipe: Recipe) -> str:

@@ -7,25 +7,16 @@ it, and help, files and errors are written from both.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from annotated_types import Ge, Le
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-NUM_TRAIN_TIMESTEPS = 1000  # N
-
-Share = Annotated[float, Ge(0), Le(1)]
-Count = Annotated[int, Ge(1), Le(NUM_TRAIN_TIMESTEPS)]
-
-
-class Section(BaseModel):
-    """A frozen group of fields that refuses names it does not know, infinities and NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from .recipe_model_fields import Data, Memory, Model, Validation
+from .recipe_section import NUM_TRAIN_TIMESTEPS, Count, Section, Share
 
 
 class Teacher(Section):
-    """The teacher φ, trained first where the family has none."""
+    """The teacher φ of the embedded families, which is trained first."""
 
     steps: int = Field(900, ge=1, description="optimiser steps of the teacher's training")
     batch: int = Field(128, ge=1, description="samples per optimiser step")
@@ -70,8 +61,8 @@ class Objective(Section):
         50, ge=1, le=NUM_TRAIN_TIMESTEPS // 2, description="skipping step k, in training-time units, divides N = 1000"
     )
     guided: bool = Field(True, description="guide the solver: eps(c) + w (eps(c) − eps(∅)), Algorithm 2")
-    w_min: float = Field(0.65, ge=0, description="least guidance w, drawn per sample, 0 = no guidance")
-    w_max: float = Field(0.65, ge=0, description="greatest guidance w")
+    w_min: float = Field(0.3, ge=0, description="least guidance w, drawn per sample, 0 = no guidance")
+    w_max: float = Field(0.3, ge=0, description="greatest guidance w")
     distance: Literal["l2", "pseudo_huber"] = Field("l2", description="d: squared L2, or sqrt(L2² + c²) − c")
     huber_c: float = Field(0.03, gt=0, description="pseudo-Huber's c, per element, in units of the data")
     weight: Literal["none", "min_snr"] = Field(
@@ -155,7 +146,7 @@ class Measure(Section):
     gamma: Share = Field(0.2, description="stochasticity γ of strategic stochastic sampling")
     gammas: tuple[Share, ...] = Field((0.0, 0.2, 0.5, 1.0), min_length=1, description="γ of the γ sweep")
     sampling_seeds: int = Field(3, ge=1, le=64, description="sampling seeds per student")
-    w: float = Field(0.5, ge=0, description="guidance w of the numerical solvers; students carry theirs")
+    w: float = Field(0.15, ge=0, description="guidance w of the numerical solvers; students carry theirs")
     against: Literal["held_out", "validation"] = Field(
         "held_out", description="real images compared with: held_out to report, validation to choose by"
     )
@@ -173,7 +164,7 @@ class Recipe(Section):
     """Everything that determines a run."""
 
     name: str = Field("digits", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="the run's folder and file names")
-    family: Literal["digits"] = Field("digits", description="data and networks")
+    family: Literal["digits", "sd15", "sd21", "sd21v", "sdxl"] = Field("digits", description="kind of model")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of weights, batches, times and noise")
     training_seeds: int = Field(1, ge=1, le=16, description="whole runs, at seed, seed + 1, …")
     baseline: bool = Field(True, description="also train LCM, on the same budget: lower_share 1, TCF(1)")
@@ -185,6 +176,10 @@ class Recipe(Section):
     training: Training = Field(Training(), description=Training.__doc__)
     checkpoint: Checkpoint = Field(Checkpoint(), description=Checkpoint.__doc__)
     measure: Measure = Field(Measure(), description=Measure.__doc__)
+    model: Model = Field(Model(), description=Model.__doc__)
+    data: Data = Field(Data(), description=Data.__doc__)
+    memory: Memory = Field(Memory(), description=Memory.__doc__)
+    validation: Validation = Field(Validation(), description=Validation.__doc__)
 
     @model_validator(mode="after")
     def _end_times_fit_the_objective(self):

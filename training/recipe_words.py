@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterable
 from typing import Literal, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf
 from pydantic.fields import FieldInfo
 
 from .recipe_fields import Recipe, Section
 
-_PLURALS = {int: "whole numbers", float: "numbers"}
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "letters, digits, - and _, at most 64"}
+_PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_NAME = "letters, digits, - and _, at most 64"
 
 
 def fields(section: type[Section] = Recipe, prefix: str = "") -> dict[str, FieldInfo]:
@@ -51,7 +52,10 @@ def expected(info: FieldInfo) -> str:
         return f"one of {', '.join(of)}"
     if get_origin(kind) is tuple:
         item = get_args(of[0])[0] if get_args(of[0]) else of[0]
-        return ", ".join(filter(None, [f"one or more {_PLURALS[item]}", limits(info)]))
+        many = "one or more" if any(isinstance(m, MinLen) for m in info.metadata) else "any number of"
+        return ", ".join(filter(None, [f"{many} {_PLURALS[item]}", limits(info)]))
+    if kind is str and any(getattr(m, "pattern", None) for m in info.metadata):
+        return _NAME
     return ", ".join(filter(None, [_KINDS[kind], limits(info)])).replace("number, in", "number in")
 
 

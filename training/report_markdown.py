@@ -99,14 +99,20 @@ def _head(report: dict) -> str:
     lines = [
         f"# {title} on recipe `{recipe['name']}`",
         f"{what} distilled from one teacher and sampled in few steps, beside the teacher itself under numerical "
-        f"solvers with as many steps. Each figure is of {n} generated pictures against {n} real ones. ± is the "
-        f"standard deviation over {report['spread']}; a figure without ± was measured once.",
+        f"solvers with as many steps. Each figure is of {n} generated pictures against {n} real ones. "
+        + _spread(report),
     ]
     if len(seeds["training"]) == 1:
         lines.append("With one training seed ± does not say how much a second training would differ.")
     if recipe["measure"].get("against") == "validation":
         lines.append("**Measured against the validation split, which is for choosing settings: not for publication.**")
     return "\n\n".join(lines)
+
+
+def _spread(report: dict) -> str:
+    if max(map(len, report["seeds"].values())) == 1:
+        return "Each was measured once: how far another seed would move it is not known."
+    return f"± is the standard deviation over {report['spread']}; a figure without ± was measured once."
 
 
 def _distance(report: dict) -> str:

@@ -42,15 +42,34 @@ def catch_signals() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.requested, stop.signal = True, signal.Signals(number).name
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handling({signal.SIGINT: note, signal.SIGTERM: note}):
         yield stop
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Within the block SIGTERM raises KeyboardInterrupt, as SIGINT does: for work that is begun again, not resumed."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    with _handling({signal.SIGTERM: interrupt}):
+        yield
+
+
+@contextmanager
+def _handling(handlers: dict) -> Iterator[None]:
+    """Signal handlers, put back at the end; ignored signals stay so, and off the main thread, where Python allows no
+    handlers, nothing is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    before = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}
+    before = {number: signal.getsignal(number) for number in handlers}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
     try:
         for number in before:
-            signal.signal(number, note)
-        yield stop
+            signal.signal(number, handlers[number])
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

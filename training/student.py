@@ -53,6 +53,9 @@ class Student(nn.Module):
         if kind == "lora":
             config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=lora_targets, init_lora_weights=True)
             inject_adapter_in_model(config, network)
+            for parameter in network.parameters():
+                if parameter.requires_grad:  # adapters in float32 on any base: AdamW's steps are too small for bf16
+                    parameter.data = parameter.data.float()
         else:
             self._teacher = {name: p.detach().clone() for name, p in network.named_parameters()}
         self.target_embedding = TargetTimeEmbedding(*time_embedding_widths(network)) if s_plus else None
@@ -147,21 +150,28 @@ class Ema:
         weights: θ, by name; the average starts from them.
         decay: μ in [0, 1). 0 follows θ at once.
         warm_up: use ``min(μ, (1 + n) / (10 + n))`` at update n, so that the start is forgotten.
+        offload: keep it in main memory, wherever θ is.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], decay: float, warm_up: bool = False) -> None:
-        self.decay, self.warm_up, self.updates = decay, warm_up, 0
-        self.weights = {name: p.detach().float().clone() for name, p in weights.items()}
+    def __init__(
+        self, weights: Mapping[str, Tensor], decay: float, warm_up: bool = False, offload: bool = False
+    ) -> None:
+        self.decay, self.warm_up, self.offload, self.updates = decay, warm_up, offload, 0
+        self.weights = {name: self._mine(p.detach()).clone() for name, p in weights.items()}
+
+    def _mine(self, weight: Tensor) -> Tensor:
+        return weight.to("cpu" if self.offload else weight.device, torch.float32)
 
     @torch.no_grad()
     def update(self, weights: Mapping[str, Tensor]) -> None:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warm_up else self.decay
         self.updates += 1
-        torch._foreach_lerp_(list(self.weights.values()), [weights[n].float() for n in self.weights], 1 - decay)
+        torch._foreach_lerp_(list(self.weights.values()), [self._mine(weights[n]) for n in self.weights], 1 - decay)
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move along with a module: what its `_apply` does to parameters."""
-        self.weights = {name: fn(weight) for name, weight in self.weights.items()}
+        if not self.offload:
+            self.weights = {name: fn(weight) for name, weight in self.weights.items()}
 
     def state_dict(self) -> dict:
         return {"updates": self.updates, "weights": self.weights}

@@ -75,7 +75,7 @@ def trained(tmp_path_factory) -> Trained:
         if name != "tcd":
             shutil.copytree(runs["tcd"] / phases.TEACHER, folder / phases.TEACHER)
             mark_finished(folder, phases.TEACHER, 0.0)
-        phases.run_phases(recipes[name], folder, fresh_accelerator(), Stop())
+        phases.run_phases(families.build(recipes[name]), recipes[name], folder, fresh_accelerator(), Stop())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digits_features, "SEEDS", digits_features.SEEDS[:1])  # one classifier can tell digits apart
         family = families.build(recipe)

@@ -155,7 +155,7 @@ def test_help_shows_every_field_with_its_meaning_range_and_default(capsys, monke
         if is_section(info):
             assert info.description in text
             continue
-        default = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        default = " ".join(map(str, value)) if isinstance(value, tuple) else "''" if value == "" else value
         about = "; ".join(filter(None, [info.description, limits(info)]))
         assert f"--{name}" in text and f"{about} (default: {default})" in text, name
 
@@ -167,12 +167,15 @@ def test_help_shows_the_values_of_the_recipe_file(capsys, monkeypatch, tmp_path)
     assert "(default: 12345)" in text and "(default: mine)" in text
 
 
+SHIPPED = ["digits", "digits-table", "sd15", "sd21", "sd21v", "sdxl"]
+
+
 @pytest.mark.parametrize("word", ["--list-recipes", "--list_recipes"])
 def test_shipped_recipes_are_listed(capsys, word):
     with pytest.raises(SystemExit) as stop:
         parse([word])
     assert not stop.value.code
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["digits", "digits-table"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == SHIPPED
 
 
 def test_help_imports_neither_torch_nor_diffusers():

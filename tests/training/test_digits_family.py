@@ -7,7 +7,10 @@ from tcd_core import VPSchedule, from_x0, to_x0
 from tcd_core.predictions import from_pair
 from training import families
 from training.disk import OutputError
+from training.families import digits_features
 from training.families.digits import encode
+from training.families.digits_data import load_split
+from training.families.digits_judge import DigitsJudge
 from training.recipe import load_recipe
 
 
@@ -53,3 +56,24 @@ def test_a_damaged_teacher_is_refused_by_its_folder_and_nothing_is_fetched(famil
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("tried to reach the network"))
     with pytest.raises(OutputError, match="run/teacher is damaged or incomplete"):
         family.load((tmp_path / "run" / "teacher").relative_to(tmp_path))
+
+
+def test_the_floor_s_range_is_of_other_halves_of_the_same_pictures(monkeypatch):
+    monkeypatch.setattr(digits_features, "SEEDS", (0,))
+    monkeypatch.setattr(digits_features, "_STEPS", 20)
+    split = load_split("validation")
+    judge, again = DigitsJudge(split), DigitsJudge(split)
+    low, high = judge.floor_ranges["fd"]
+    assert (low, high) == again.floor_ranges["fd"] and judge.floors == again.floors
+    assert 0 < low < high < 5 * low
+    # the training part against the compared part is one such draw, but for what the classifier has seen
+    assert low / 3 < judge.floors["fd"] < 3 * high
+
+
+def test_the_judge_knows_digits_and_finds_spoilt_ones_farther_away():
+    split = load_split("validation")
+    judge, noise = DigitsJudge(split), torch.Generator().manual_seed(0)
+    assert judge.floors["accuracy"] > 0.97
+    z = torch.randn(split.reference.shape, generator=noise)
+    distances = [judge(split.reference + amount * z)["fd"] for amount in (0.0, 0.2, 0.5)]
+    assert distances[0] < 1e-6 and distances[1] > judge.floors["fd"] and distances[2] > 2 * distances[1]

@@ -15,15 +15,6 @@ from training import checkpoint
 UNMEASURED = without("training.evaluate.evaluate")
 
 
-@pytest.fixture(scope="module")
-def whole(commands, tmp_path_factory):
-    """The weights of the uninterrupted run."""
-    folder = tmp_path_factory.mktemp("whole")
-    done = commands.run(*MINI, "--output", "run", cwd=folder, faults=[UNMEASURED])
-    assert done.status == 0, done
-    return tensors_in(folder / "run")
-
-
 def resume(commands, cwd, *faults, words=()):
     return commands.run("--output", "run", "--resume", *words, cwd=cwd, faults=faults)
 
@@ -43,7 +34,7 @@ IN_WRITING = [
     ("training.phases.mark_finished", 1),
     ("shutil.rmtree", 1),  # the teacher noted as done, its checkpoints still there
     ("training.checkpoint._write", 3),
-    ("training.phases.save_lora", 1),
+    ("training.checkpoint_lora.save_lora", 1),
     ("training.phases.mark_finished", 1),
     ("training.lora_file.replacing", 2),  # LCM's file, TCD's standing there
     ("training.phases.write_atomically", 1),  # the loss curves
@@ -138,11 +129,12 @@ def test_an_interruption_at_the_very_end_of_training_is_heeded(commands, tmp_pat
     assert not (tmp_path / "run" / "report.json").exists()
 
 
-def test_an_interruption_while_measuring_leaves_the_run_to_be_measured(commands, tmp_path):
-    place = at("training.measure.start_noise", 1, "SIGINT")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interruption_while_measuring_leaves_the_run_to_be_measured(commands, tmp_path, name):
+    place = at("training.measure.start_noise", 1, name)
     stopped = commands.run(*MINI, "--output", "run", cwd=tmp_path, faults=[place])
     assert stopped.status == 130 and stopped.err.endswith("\nInterrupted; go on with --resume\n"), stopped
-    assert not (tmp_path / "run" / "report.json").exists()
+    assert not (tmp_path / "run" / "report.json").exists() and not list(tmp_path.glob("run/*.lock"))
 
 
 # ---- --resume ----

@@ -1,13 +1,15 @@
 """The loop: two runs alike, interruptions that leave no trace, the global batch in parts."""
 
+import itertools
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from training_support.line import Line, train_line
 from training_support.tiny import differing, distilled, tiny_recipe
 
-from training import checkpoint
+from training import checkpoint, loop
 from training.loop import Interrupted
 from training.stopping import Stop
 
@@ -117,7 +119,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     losses, state = distilled(tmp_path)
 
     def no_more(task):
-        task.draw = lambda step: pytest.fail("drawn")
+        task.draw = lambda step, part: pytest.fail("drawn")
 
     again, state_again = distilled(tmp_path, change=no_more)
     assert again == losses and not differing(state, state_again)
@@ -126,12 +128,22 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 def test_what_a_network_draws_itself_is_the_same_after_an_interruption(tmp_path):
     whole, broken, resumed = (Line(p_dropout=0.5) for _ in range(3))
     assert len(set(train_line(tmp_path / "a", whole).loss[1:])) > 5
-    broken.draw = lambda step: Line.draw(broken, step) if step < 7 else 1 / 0
+    broken.draw = lambda step, part: Line.draw(broken, step, part) if step < 7 else 1 / 0
     with pytest.raises(ZeroDivisionError):
         train_line(tmp_path / "b", broken, every=5)
     torch.rand(17)
     train_line(tmp_path / "b", resumed, every=5)
     assert resumed.seen == whole.seen and len(whole.seen) == 10
+
+
+def test_a_resumed_phase_s_seconds_are_those_of_all_its_steps_up_to_the_end(tmp_path, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))  # a second between two looks
+    broken = Line()
+    broken.draw = lambda step, part: Line.draw(broken, step, part) if step < 7 else 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        train_line(tmp_path, broken, every=5)
+    assert train_line(tmp_path, Line(), every=5).seconds == 10  # five of the first process, five of the second
 
 
 # ---- checkpoints ----

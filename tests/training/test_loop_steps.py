@@ -50,8 +50,8 @@ def spoilt(value, at):
     def change(task):
         draw = task.draw
 
-        def spoil(step):
-            batch = draw(step)
+        def spoil(step, part):
+            batch = draw(step, part)
             x0 = batch.x0.clone()
             x0[0] = value if step >= at else x0[0]
             return batch._replace(x0=x0)
@@ -73,7 +73,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_the_weights_change(tmp_pa
     good = tmp_path / "run" / "step_00000003.pt"
     after_three = torch.load(good, weights_only=True)["weights"]
     assert not differing(after_three, {name: p.detach() for name, p in tasks[0].trainable().items()})
-    batch = tasks[0].draw(3)
+    batch = tasks[0].draw(3, slice(None))
     words = str(error.value)
     assert "step 4" in words and "nan" in words and str(good) in words
     assert str(batch.rows.tolist()) in words

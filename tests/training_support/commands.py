@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,11 +100,19 @@ class Commands:
         self.server.stdin.flush()
         return json.loads(self.server.stdout.readline())
 
-    def start(self, *words: object, cwd: Path, faults: Sequence[dict] = (), module: str = "distill") -> Running:
-        """Start ``python -m training.<module> *words`` in a folder."""
+    def start(
+        self,
+        *words: object,
+        cwd: Path,
+        faults: Sequence[dict] = (),
+        module: str = "distill",
+        variables: Mapping[str, str] | None = None,
+    ) -> Running:
+        """Start ``python -m training.<module> *words`` in a folder, with more environment variables."""
         self.started += 1
         log = self.folder / f"command_{self.started}"
         job = {"module": module, "words": [str(w) for w in words], "cwd": str(cwd), "log": str(log)}
+        job["variables"] = dict(variables or {})
         return Running(self, self.ask(**job, faults=list(faults)), log)
 
     def run(self, *words: object, **options) -> Ended:
@@ -129,7 +137,8 @@ def wait_for(condition: Callable, limit: float = 60):
 
 
 def _serve() -> None:
-    for module in ("distill", "evaluate", "families.digits", "measure", "phases", "plots", "report", "sample_grid"):
+    modules = "distill evaluate families.digits families.sd15 measure phases plots pretrained report sample_grid"
+    for module in modules.split():
         importlib.import_module(f"training.{module}")
     for line in sys.stdin:
         job = json.loads(line)
@@ -148,6 +157,7 @@ def _child(job: dict) -> None:
             handle = os.open(suffix, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             os.dup2(handle, number)
         os.chdir(job["cwd"])
+        os.environ.update(job["variables"])
         _forget_the_seed()
         _train_the_classifiers_hardly_at_all()
         for fault in job["faults"]:

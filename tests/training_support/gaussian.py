@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tcd_core import FlowSchedule, Level, VPSchedule, to_x0
 from tcd_core.target_embedding import sinusoidal_embedding
-from training.draws import generator_for
+from training.draws import WHOLE, generator_for
 from training.jumps import Jump, follow, stack
 
 MU = torch.tensor([[[0.6, -0.3], [0.1, 0.8]]])
@@ -80,9 +80,10 @@ class GaussianFamily:
     def output(self, network: nn.Module, x: Tensor, times: Tensor, condition) -> Tensor:
         return network(x, times)
 
-    def data(self, step: int, count: int, seed: int, stream: str) -> tuple:
+    def data(self, step: int, count: int, seed: int, stream: str, part: slice = WHOLE) -> tuple:
         generator = generator_for(seed, f"{stream} data", step)
-        return torch.arange(count), MU + S0 * torch.randn(count, *MU.shape, generator=generator), {}, {}
+        x0 = MU + S0 * torch.randn(count, *MU.shape, generator=generator)
+        return torch.arange(count)[part], x0[part], {}, {}
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import torch
 
 from tcd_core import Level
-from training.draws import generator_for
+from training.draws import WHOLE, generator_for, rows_of
 from training.loop import LoopSettings, train
 from training.student import Ema
 from training_support.tiny import fresh_accelerator
@@ -21,9 +21,9 @@ class Line(torch.nn.Module):
     def trainable(self):
         return {"w": self.w}
 
-    def draw(self, step):
+    def draw(self, step, part=WHOLE):
         noise = torch.randn(8, generator=generator_for(0, "line", step))
-        return {"x": noise, "t": Level(noise, noise, noise), "rows": torch.arange(8) + 8 * step}
+        return rows_of({"x": noise, "t": Level(noise, noise, noise), "rows": torch.arange(8) + 8 * step}, part)
 
     def forward(self, batch):
         return self.slope * self.w * self.dropout(torch.ones_like(batch["x"]))

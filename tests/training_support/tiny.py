@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from tcd_core import FlowSchedule, VPSchedule
-from training.draws import epoch_rows
+from training.draws import WHOLE, epoch_rows
 from training.loop import LoopSettings, train
 from training.objective import TrajectoryDistillation
 from training.recipe import Recipe, build, replaced
@@ -70,8 +70,8 @@ class TinyFamily:
     def time_scale(self) -> float:
         return 1000.0 if isinstance(self.schedule, FlowSchedule) else 1.0
 
-    def data(self, step: int, count: int, seed: int, stream: str) -> tuple:
-        rows = epoch_rows(step, count, ROWS, seed, stream)
+    def data(self, step: int, count: int, seed: int, stream: str, part: slice = WHOLE) -> tuple:
+        rows = epoch_rows(step, count, ROWS, seed, stream)[part]
         labels = self.labels[rows]
         return rows, self.pictures[rows], self.condition(labels), self.condition(torch.full_like(labels, CLASSES))
 

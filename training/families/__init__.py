@@ -10,6 +10,7 @@ import importlib
 from pathlib import Path
 from typing import Protocol
 
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tcd_core.predictions import Prediction
@@ -61,8 +62,9 @@ class Family(Protocol):
     def output(self, network: nn.Module, x: Tensor, times: Tensor, condition: dict[str, Tensor]) -> Tensor:
         """The network's raw output at (x, t); times shape (B,), in the schedule's units."""
 
-    def data(self, step: int, count: int, seed: int, stream: str) -> tuple[Tensor, Tensor, dict, dict]:
-        """(rows, x_0, condition, unconditional) of a step's batch, from its arguments alone, on the CPU."""
+    def data(self, step: int, count: int, seed: int, stream: str, part: slice) -> tuple[Tensor, Tensor, dict, dict]:
+        """(rows, x_0, condition, unconditional) of the samples ``part`` of a step's batch of ``count``, from these
+        arguments alone, on the CPU."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures of latents (B, *latent_shape), in [−1, 1]."""
@@ -70,8 +72,11 @@ class Family(Protocol):
     def condition(self, labels: Tensor) -> dict[str, Tensor]:
         """What the network is told of these labels; ``no_label`` is the unconditional one."""
 
-    def judge(self) -> Judge:
-        """What the family's pictures are measured by."""
+    def prepare(self, accelerator: Accelerator) -> None:
+        """What is to be done once before training: data encoded."""
+
+    def judge(self) -> Judge | None:
+        """What the family's pictures are measured by; None for a family that is not measured at its run's end."""
 
     def teacher_task(self, recipe: Recipe) -> nn.Module | None:
         """The task that trains the teacher (see `loop`), None for a family whose teacher is given."""

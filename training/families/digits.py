@@ -21,20 +21,19 @@ from tcd_core.levels import combine
 from tcd_core.predictions import from_pair
 
 from ..disk import OutputError
-from ..draws import epoch_rows, generator_for
+from ..draws import WHOLE, epoch_rows, generator_for, rows_of
 from ..jumps import stack
 from ..recipe import Recipe
 from ..student import Condition, Ema
 from .digits_data import CLASSES, Split, load_split
 from .digits_judge import DigitsJudge
+from .unet import LORA_TARGETS
 
 TOKENS = 4
 LATENT = (4, 4, 4)
 BLOCK = 2  # pixels on a side that become channels
 NO_LABEL = CLASSES  # the token row of the unconditional teacher
 _TOKEN_FILE = "label_tokens.safetensors"
-LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
-LORA_TARGETS += ["conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv"]
 
 
 class DigitsFamily:
@@ -58,15 +57,18 @@ class DigitsFamily:
             torch.manual_seed(recipe.seed)
             self.network, self.tokens = make_network(teacher.width)
 
+    def prepare(self, accelerator) -> None:
+        """Nothing: the data are scikit-learn's."""
+
     def output(self, network: nn.Module, x: Tensor, times: Tensor, condition: Condition) -> Tensor:
         """The UNet's output; a flow's times in [0, 1] become the 0 … 1000 its sinusoids are made for."""
         if isinstance(self.schedule, FlowSchedule):
             times = times * 1000.0
         return network(x, times, return_dict=False, **condition)[0]
 
-    def data(self, step: int, count: int, seed: int, stream: str) -> tuple[Tensor, Tensor, Condition, Condition]:
+    def data(self, step, count, seed, stream, part=WHOLE) -> tuple[Tensor, Tensor, Condition, Condition]:
         """Pictures and label tokens of a step's batch, and the tokens of no label."""
-        rows = epoch_rows(step, count, len(self.split.train), seed, stream)
+        rows = epoch_rows(step, count, len(self.split.train), seed, stream)[part]
         labels = self.split.train_labels[rows]
         return (
             rows,
@@ -158,7 +160,7 @@ class DenoisingTask(nn.Module):
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def draw(self, step: int) -> dict:
+    def draw(self, step: int, part: slice = WHOLE) -> dict:
         teacher, schedule = self.recipe.teacher, self.family.schedule
         generator = generator_for(self.recipe.seed, "teacher", step)
         rows = epoch_rows(step, teacher.batch, len(self.family.split.train), self.recipe.seed, "teacher")
@@ -169,7 +171,8 @@ class DenoisingTask(nn.Module):
         else:
             times = torch.randint(schedule.num_train_timesteps, (len(rows),), generator=generator).tolist()
         eps = torch.randn(x0.shape, generator=generator)
-        return {"x0": x0, "eps": eps, "labels": labels, "t": stack([schedule.level(t) for t in times]), "rows": rows}
+        t = stack([schedule.level(t) for t in times])
+        return rows_of({"x0": x0, "eps": eps, "labels": labels, "t": t, "rows": rows}, part)
 
     def forward(self, batch: dict) -> Tensor:
         t = batch["t"]
