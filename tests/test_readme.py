@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from training.cli import _Options
+from training.recipe_words import fields
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -20,3 +23,12 @@ def test_python_example_prints_what_it_says():
 def test_linked_files_exist():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
     assert links and all((REPOSITORY / link).exists() for link in links)
+
+
+def test_every_option_of_the_trainer_is_one():
+    words = re.findall(r"(?<![\w`-])`?(--[a-z][\w.-]*)", README[README.index("## See it work") :])
+    known = {f"--{name}" for name in fields()} | {f"--{name}" for name in _Options.__dataclass_fields__}
+    others = {"--help", "--gamma", "--num_processes", "--multi_gpu", "--logdir", "--device", "--epsilon"}
+    for word in {word.rstrip(".") for word in words} - others:
+        name = "--" + re.sub(r"(^|\.)no_", r"\1", word[2:].replace("-", "_"))
+        assert name in known, word

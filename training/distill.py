@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 from .cli import Command, parse
@@ -17,7 +18,7 @@ EMBEDDED = "digits"  # the family that trains its own teacher and is measured at
 SAVING = (
     "Close what else uses it, or begin a run that needs less: --memory.gradient_checkpointing, a smaller "
     "training.batch or more training.accumulation, --memory.optimizer adamw8bit, --memory.offload, a smaller "
-    "student.rank or model.resolution. What is encoded stays"
+    "student.rank or model.resolution; while data are encoded --data.encode_batch 1. What is encoded stays"
 )
 
 
@@ -52,14 +53,15 @@ def main(argv: list[str] | None = None) -> int:
 def run(command: Command) -> Path:
     """Train what the recipe asks for, measure it, draw it; the run's folder."""
     from accelerate import Accelerator, PartialState
-    from accelerate.utils import broadcast_object_list
+    from accelerate.utils import AutocastKwargs, broadcast_object_list
 
     from . import families
     from .folder_lock import lock
     from .phases import run_phases
     from .stopping import catch_signals, terminated_as_interrupted
 
-    process, folder = PartialState(cpu=not _has_accelerator()), None
+    # other processes wait while the first goes through the data, which may take hours
+    process, folder = PartialState(cpu=not _has_accelerator(), timeout=timedelta(days=1)), None
     if command.dry_run:
         _dry_run(command, process)
         return command.output
@@ -70,7 +72,12 @@ def run(command: Command) -> Path:
             print(f"Writing to {folder}")
         (folder,) = broadcast_object_list([folder])
         recipe = stored_recipe(folder)
-        accelerator = Accelerator(cpu=not _has_accelerator(), mixed_precision=recipe.training.precision)
+        accelerator = Accelerator(
+            cpu=not _has_accelerator(),
+            mixed_precision=recipe.training.precision,
+            # before torch 2.11 the target's weights, cast without a graph, would be the student's too
+            kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
+        )
         parts = seed_folders(recipe, folder)
         for seed, part in parts:
             part.mkdir(exist_ok=True)
@@ -185,8 +192,10 @@ def _open_folder(command: Command, processes: int) -> Path:
 
 def disk_needed(recipe) -> int:
     """An upper estimate of what a run writes, in bytes: weights with their optimiser state, twice for a checkpoint."""
-    if recipe.family != EMBEDDED:
-        return 20_000_000  # the cache tells its own; a checkpoint that finds no room leaves the one before
+    if recipe.family != EMBEDDED:  # the cache tells its own
+        from .pretrained import disk_needed as of_pretrained
+
+        return of_pretrained(recipe)
     width = recipe.teacher.width
     teacher = 4 * 1100 * width**2  # about 1,000 parameters per width², float32
     share = 1.0 if recipe.student.kind == "full" else min(1.0, recipe.student.rank / width)

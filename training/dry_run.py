@@ -23,6 +23,7 @@ from .data.settings import fingerprint, identity
 from .disk import human_size
 from .draws import WHOLE
 from .families.encoders import TOKENS, Encoders
+from .loop import passes
 from .objective import TrajectoryDistillation
 from .phases import student_phases
 from .recipe import Recipe
@@ -148,8 +149,8 @@ def _data(plan: Plan, recipe: Recipe, accelerator: Accelerator) -> dict[str, str
         sizes[row.bucket] = sizes.get(row.bucket, 0) + row.repeats
     most = sorted(sizes.items(), key=lambda of: (-of[1], of[0]))
     shown = ", ".join(f"{size.width}×{size.height}: {count}" for size, count in most[:5])
-    share = share_of(recipe, accelerator)
-    split = f"{accelerator.num_processes} processes × {training.accumulation} passes of {share}"
+    share, processes = share_of(recipe, accelerator), accelerator.num_processes
+    split = f"{processes} processes × {passes(training.batch, training.accumulation, processes)} passes of {share}"
     return {
         "items": f"{len(plan.rows):,}, {epoch:,} with repeats, {len(plan.captions):,} captions; "
         f"{len(plan.skipped):,} skipped",

@@ -36,6 +36,7 @@ class LoopSettings:
 
     Attributes:
         steps: optimiser steps.  batch: samples per step, over all processes and accumulation steps.
+        accumulation: backward passes of a step, over all processes.
         every: steps between checkpoints, 0 for none but at a stop.  keep: how many are kept.
         explode: loss over its running median that stops the run.  clip: of the gradient's norm, 0 for none.
         optimizer: "adamw", or "adamw8bit" with moments of 8 bits.
@@ -179,19 +180,28 @@ def _step(model, task, step, settings, accelerator, optimizer, guard, last_good)
     return mean, norm
 
 
+def passes(batch: int, accumulation: int, processes: int) -> int:
+    """Backward passes of each process in a step: its share of ``accumulation``, or the next number that divides its
+    share of the batch."""
+    least = math.ceil(accumulation / processes)
+    return next((n for n in range(least, batch // processes + 1) if batch % (processes * n) == 0), least)
+
+
 def _parts(settings: LoopSettings, accelerator: Accelerator) -> list[slice]:
-    """This process's parts of the global batch, one for each accumulation step."""
-    size = settings.batch // (accelerator.num_processes * settings.accumulation)
-    first = accelerator.process_index * size * settings.accumulation
-    return [slice(start, start + size) for start in range(first, first + size * settings.accumulation, size)]
+    """This process's parts of the global batch, one for each of its backward passes."""
+    count = passes(settings.batch, settings.accumulation, accelerator.num_processes)
+    size = settings.batch // (accelerator.num_processes * count)
+    first = accelerator.process_index * size * count
+    return [slice(start, start + size) for start in range(first, first + size * count, size)]
 
 
 def check_shares(settings: LoopSettings, processes: int) -> None:
     """Refuse a batch that can't be shared evenly by the processes, with a ValueError."""
-    if settings.batch % (processes * settings.accumulation):
+    count = passes(settings.batch, settings.accumulation, processes)
+    if settings.batch % (processes * count):
         raise ValueError(
-            f"a batch of {settings.batch} can't be shared evenly by {processes} processes × {settings.accumulation} "
-            f"accumulation steps: use a multiple of {processes * settings.accumulation}"
+            f"a batch of {settings.batch} can't be shared evenly by {processes} processes × {count} "
+            f"accumulation steps: use a multiple of {processes * count}"
         )
 
 

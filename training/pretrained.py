@@ -15,7 +15,9 @@ from .checkpoint_lora import CheckpointLora, save_averaged_lora
 from .comfyui import export, find_comfyui
 from .data import Settings, open_source
 from .disk import write_atomically
+from .families.unet import LORA_TARGETS
 from .loop import Hook, check_shares, make_optimizer
+from .models import configs
 from .objective import TrajectoryDistillation
 from .phases import Phase, losses, metadata, student_phases, student_settings
 from .plots import loss_curve
@@ -42,6 +44,19 @@ def check(recipe: Recipe, comfyui: Path | None = None, processes: int = 1) -> No
     families.build(recipe)
     open_source(recipe.data)
     _ = Settings.of(recipe.data, recipe.model.resolution).buckets
+
+
+def disk_needed(recipe: Recipe) -> int:
+    """Bytes of checkpoints (weights, two moments, average; as many as are kept and one more) and of what is saved."""
+    network = configs.skeleton("unet", families.build(recipe).found.configs["unet"])
+    if recipe.student.kind == "full":
+        trained = sum(p.numel() for p in network.parameters())
+    else:
+        targets = tuple(f".{name}" for name in LORA_TARGETS)
+        layers = [m.weight.shape for name, m in network.named_modules() if f".{name}".endswith(targets)]
+        trained = sum(recipe.student.rank * (shape[1:].numel() + shape[0]) for shape in layers)
+    kept, value = recipe.checkpoint.keep + 1, 2 if recipe.student.dtype == "fp16" else 4
+    return recipe.training_seeds * kept * trained * (4 * 4 + value) + 20_000_000
 
 
 def watching(accelerator: Accelerator):
@@ -102,7 +117,7 @@ def finish(recipe: Recipe, folder: Path, parts: Sequence[tuple[int, Path]], comf
         What report.json holds.
 
     Raises:
-        ValueError, OSError: ComfyUI's folders could not be written to; the run itself is done and whole.
+        ValueError, OSError: ComfyUI's folders could not be written to; all is trained, --resume tries that again.
     """
     curves = losses(parts[0][1])
     artefacts = [phase.artefact(part) for _, part in parts for phase in student_phases(recipe)]
@@ -120,12 +135,13 @@ def finish(recipe: Recipe, folder: Path, parts: Sequence[tuple[int, Path]], comf
     files = [*artefacts, folder / "report.json"]
     if loss_curve(report, folder / "loss_curve.png"):
         files.append(folder / "loss_curve.png")
-    write_atomically(folder / REPORT, json.dumps(report, indent=1) + "\n")
-    files += [*sorted(folder.glob("validation/*.png"))[-1:], *earlier]
-    print("\n".join(["Written:", *(f"  {path}" for path in files)]))
+    exported = None
     if comfyui and recipe.student.kind == "lora":
-        model = recipe.model
-        print(export(comfyui, artefacts[0], model.path, zero_terminal_snr=model.zero_terminal_snr))
+        zero = families.build(recipe).zero_terminal_snr  # what its file says included
+        exported = export(comfyui, artefacts[0], recipe.model.path, zero_terminal_snr=zero)
+    write_atomically(folder / REPORT, json.dumps(report, indent=1) + "\n")  # last: the run is finished
+    files += [*sorted(folder.glob("validation/*.png"))[-1:], *earlier]
+    print("\n".join(["Written:", *(f"  {path}" for path in files), *([str(exported)] if exported else [])]))
     return report
 
 

@@ -114,7 +114,9 @@ class Training(Section):
     batch: int = Field(
         64, ge=1, description="samples per optimiser step, over all processes and accumulation steps together"
     )
-    accumulation: int = Field(1, ge=1, description="backward passes per optimiser step; divides batch")
+    accumulation: int = Field(
+        1, ge=1, description="backward passes per optimiser step, over all processes; divides batch"
+    )
     lr: float = Field(1e-3, gt=0, le=1, description="peak learning rate")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay")
     warmup: int = Field(20, ge=0, description="steps of linear warm-up")

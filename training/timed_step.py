@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor
 
-from .loop import make_optimizer
+from .loop import make_optimizer, passes
 from .objective import TrajectoryDistillation
 from .phases import student_settings
 from .recipe import Recipe
@@ -47,9 +47,11 @@ def one_step(task: TrajectoryDistillation, accelerator: Accelerator) -> Step:
     started = _now(cuda)
     _loss(task, accelerator, 1).backward()
     passed = _now(cuda)
-    memory = devicen_bytes_of(task, optimizer)
+    memory = device_bytes(task, optimizer)
     _update(task, optimizer)
-    seconds = (passed - started) * recipe.training.accumulation + _now(cuda) - passed
+    training = recipe.training
+    count = passes(training.batch, training.accumulation, accelerator.num_processes)
+    seconds = (passed - started) * count + _now(cuda) - passed
     activations = saved.n_bytes
     if cuda:
         activations = torch.cuda.max_memory_allocated(accelerator.device) - sum(memory.values())
@@ -66,7 +68,8 @@ def _loss(task: TrajectoryDistillation, accelerator: Accelerator, step: int) -> 
 
 def share_of(recipe: Recipe, accelerator: Accelerator) -> int:
     """Samples of one backward pass on one device."""
-    return max(1, recipe.training.batch // (recipe.training.accumulation * accelerator.num_processes))
+    training, processes = recipe.training, accelerator.num_processes
+    return max(1, training.batch // (passes(training.batch, training.accumulation, processes) * processes))
 
 
 def _update(task: TrajectoryDistillation, optimizer: torch.optim.Optimizer) -> None:
@@ -105,7 +108,7 @@ class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
         return tensor
 
 
-def devicen_bytes_of(task: TrajectoryDistillation, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+def device_bytes(task: TrajectoryDistillation, optimizer: torch.optim.Optimizer) -> dict[str, int]:
     """Bytes on the device, by what they are for, between a backward pass and the optimiser's step."""
     trained = list(task.trainable().values())
     frozen = [p for p in task.parameters() if not p.requires_grad]

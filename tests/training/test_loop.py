@@ -10,7 +10,9 @@ from training_support.line import Line, train_line
 from training_support.tiny import differing, distilled, tiny_recipe
 
 from training import checkpoint, loop
-from training.loop import Interrupted
+from training.loop import Interrupted, LoopSettings
+from training.phases import student_settings
+from training.recipe import load_recipe
 from training.stopping import Stop
 
 FORMS = {
@@ -179,6 +181,23 @@ def test_accumulation_changes_nothing_but_the_memory(recipe, tmp_path):
     assert accumulated == pytest.approx(losses, rel=1e-4, abs=1e-6)
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="a batch of 8 can't be shared evenly by 1 processes × 3 accumulation"):
-        train_line(tmp_path, Line(), accumulation=3)
+def test_a_batch_that_cannot_be_shared_evenly_is_refused():
+    with pytest.raises(ValueError, match="a batch of 8 can't be shared evenly by 3 processes × 1 accumulation"):
+        loop.check_shares(LoopSettings(steps=1, batch=8, lr=0.1), 3)
+
+
+def test_passes_that_do_not_divide_a_process_s_share_become_more(tmp_path):
+    assert [loop.passes(12, 6, processes) for processes in (1, 2, 3, 4)] == [6, 3, 2, 3]
+    assert train_line(tmp_path, Line(), accumulation=3).loss == train_line(tmp_path / "4", Line(), accumulation=4).loss
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4, 6, 12])
+def test_the_shipped_recipes_can_be_shared_out(processes):
+    for name in ("sd15", "sd21", "sd21v", "sdxl"):
+        settings = student_settings(load_recipe(name))
+        loop.check_shares(settings, processes)
+        parts = []
+        for index in range(processes):
+            parts += loop._parts(settings, SimpleNamespace(num_processes=processes, process_index=index))
+        rows = [row for part in parts for row in range(settings.batch)[part]]
+        assert rows == list(range(settings.batch)) and len(parts) >= settings.accumulation

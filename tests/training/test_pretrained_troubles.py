@@ -10,10 +10,12 @@ from training_support.pretrained import model_words, small_recipe, write_small_c
 from training_support.random_checkpoints import small_config
 from training_support.runs import files_in
 
-from training import distill, families
+from training import distill, families, pretrained
 from training.families.encoders import Encoders
+from training.objective import TrajectoryDistillation
 from training.pretrained import check
 from training.recipe import replaced
+from training.run_folder import mark_finished
 
 
 def refused(commands, folder, *words, status=1) -> str:
@@ -172,3 +174,24 @@ def test_another_vocabulary_config_or_model_has_another_cache(sd15, cats, tmp_pa
 
 def fingerprint(recipe) -> str:
     return Encoders(families.build(recipe), torch.device("cpu")).fingerprint
+
+
+def test_comfyui_is_told_of_the_zero_terminal_snr_that_the_file_announces(tmp_path, cats, monkeypatch):
+    told = {}
+    monkeypatch.setattr(pretrained, "export", lambda *_, **options: told.update(options) or "exported")
+    for zero in (False, True):
+        folder = tmp_path / str(zero)
+        folder.mkdir()
+        model = write_small_checkpoint(folder, v_prediction=True, zero_terminal_snr=zero)
+        mark_finished(folder, "tcd", 1.0)
+        pretrained.finish(small_recipe(model, cats), folder, [(0, folder)], tmp_path)
+        assert told == {"zero_terminal_snr": zero}
+
+
+def test_the_disk_for_checkpoints_is_asked_for_before_training(sd15, cats):
+    recipe = small_recipe(sd15, cats, student={"rank": 64, "alpha": 64.0, "dtype": "fp16"}, checkpoint={"keep": 2})
+    family = families.build(recipe)
+    family.load()
+    task = TrajectoryDistillation(family, recipe)
+    trained = sum(p.numel() for p in task.trainable().values())
+    assert pretrained.disk_needed(recipe) == 20_000_000 + 3 * (16 + 2) * trained
