@@ -75,7 +75,7 @@ def run(command: Command) -> Path:
         accelerator = Accelerator(
             cpu=not _has_accelerator(),
             mixed_precision=recipe.training.precision,
-            # before torch 2.11 the target's weights, cast without a graph, would be the student's too
+            # the target's weights, cast without a graph, are not to be taken for the student's, as older torch does
             kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
         )
         parts = seed_folders(recipe, folder)

@@ -156,6 +156,7 @@ def _child(job: dict) -> None:
         for number, suffix in enumerate((os.devnull, f"{job['log']}.out", f"{job['log']}.err")):
             handle = os.open(suffix, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             os.dup2(handle, number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts with "&"
         os.chdir(job["cwd"])
         os.environ.update(job["variables"])
         _forget_the_seed()
