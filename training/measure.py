@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tcd_core.target_embedding import TargetTimeEmbedding
 
-from . import families
+from . import families, samplers
 from .families import Family, Judge
 from .lora_file import load_lora, lora_layers
 from .phases import TARGET_EMBEDDING, TEACHER, Phase, student_phases
@@ -149,10 +149,4 @@ def guided(family: Family, network: nn.Module, labels: Tensor, w: float) -> Netw
     labels = torch.cat([labels, torch.full_like(labels, family.no_label)])
     condition = family.condition(labels)
 
-    @torch.inference_mode()
-    def call(x: Tensor, t: float, s: float) -> Tensor:
-        times = torch.full((2 * len(x),), t, dtype=torch.float32)
-        c, u = family.output(network, torch.cat([x, x]), times, condition).chunk(2)
-        return c + w * (c - u)
-
-    return call
+    return torch.inference_mode()(samplers.guided(lambda x, times: family.output(network, x, times, condition), w))

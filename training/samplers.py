@@ -23,6 +23,22 @@ Solver = Literal["euler", "ddim", "dpmpp_2s"]
 SOLVERS: tuple[Solver, ...] = ("euler", "ddim", "dpmpp_2s")
 
 
+def guided(both: Callable[[Tensor, Tensor], Tensor], w: float) -> Network:
+    """A network with guidance, ``ε_c + w (ε_c − ε_∅)``, conditional and unconditional in one batch.
+
+    Args:
+        both: ``both(x, times)`` is the raw output for a batch of which the first half has its conditions, the second
+            none.
+    """
+
+    def network(x: Tensor, t: float, s: float) -> Tensor:
+        times = torch.full((2 * len(x),), t, dtype=torch.float32, device=x.device)
+        c, u = both(torch.cat([x, x]), times).float().chunk(2)
+        return c + w * (c - u)
+
+    return network
+
+
 def start_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     """x at the first time: each item's own, the same for every method."""
     z = KeyedNoise(torch.empty(shape), seed)

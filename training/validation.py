@@ -30,7 +30,7 @@ from tcd_core.sss import Schedule
 from .disk import OutputError
 from .objective import TrajectoryDistillation
 from .plot_style import DPI, save, styled
-from .samplers import Network, sample_solver, sample_sss, start_noise
+from .samplers import Network, guided, sample_solver, sample_sss, start_noise
 from .student import Condition, Student
 
 logger = logging.getLogger(__name__)
@@ -203,12 +203,7 @@ def _guided(student: Student, condition: Condition, unconditional: Condition, w:
     """The teacher with guidance, conditional and unconditional in one batch."""
     both = {name: torch.cat([c, unconditional[name]]) for name, c in condition.items()}
 
-    def network(x: Tensor, t: float, s: float) -> Tensor:
-        times = torch.full((2 * len(x),), t, dtype=torch.float32, device=x.device)
-        c, u = student.teacher(torch.cat([x, x]), times, both).float().chunk(2)
-        return c + w * (c - u)
-
-    return network
+    return guided(lambda x, times: student.teacher(x, times, both), w)
 
 
 def _row(condition: Condition, i: int, device: torch.device) -> dict[str, Tensor]:

@@ -113,6 +113,8 @@ def test_two_and_four_processes_are_one_run(commands, sd15, tmp_path):
     assert files_in(tmp_path / "run1") == files_in(tmp_path / "run4")
     loras = [load_file(tmp_path / f"run{count}" / LORA) for count in (1, 2, 4)]
     assert all(lora.keys() == loras[0].keys() for lora in loras)
+    ups = [torch.cat([lora[key].float().flatten() for key in sorted(lora) if "lora_up" in key]) for lora in loras]
+    assert ups[0].norm() > 0 and all((up - ups[0]).norm() < 0.02 * ups[0].norm() for up in ups)
 
 
 def launch(commands, count: int, *words, cwd) -> list:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..samplers import sample_solver
+from ..samplers import guided, sample_solver
 
 TOKENS = 77
 
@@ -80,15 +80,11 @@ class Encoders:
         condition = family.told({name: torch.cat([texts[name], empty[name]]) for name in texts}, sizes.repeat(2, 1))
         condition = {name: of.to(self.device) for name, of in condition.items()}
 
-        def guided(x: Tensor, t: float, s: float) -> Tensor:
-            times = torch.full((2 * len(x),), t, device=self.device)
-            c, u = family.output(network, torch.cat([x, x]), times, condition).float().chunk(2)
-            return c + data.teacher_w * (c - u)
-
+        teacher = guided(lambda x, times: family.output(network, x, times, condition), data.teacher_w)
         shape = (1, 4, size[0] // 8, size[1] // 8)
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         x = torch.cat(noise).to(self.device)
-        return sample_solver("ddim", guided, family.prediction, family.schedule, x, data.teacher_steps).half().cpu()
+        return sample_solver("ddim", teacher, family.prediction, family.schedule, x, data.teacher_steps).half().cpu()
 
     def _text_encoders(self) -> list:
         family = self.family
