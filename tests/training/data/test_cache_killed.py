@@ -84,24 +84,33 @@ def test_killed_at_any_write_the_next_pass_finishes_the_same_bytes(passes, data,
 
 
 def test_killed_again_and_again_a_pass_comes_to_its_end_with_nothing_encoded_twice_that_was_finished(passes, data):
-    job = {"folder": str(data), "cache": "cache", "kind": "pictures", "blocks": 2, "slow": 0.01}
+    job = {"folder": str(data), "cache": "cache", "kind": "pictures", "blocks": 2, "slow": 0.05}
     chance, kills = random.Random(0), 0
     assert passes.status(**job | {"cache": "alone"}, kill_at=NEVER) == 0
-    for _ in range(100):
+    whole = finished(data / "alone")
+    while finished(data / "cache") < whole:
+        before = finished(data / "cache")
         pid = passes.ask(**job, kill_at=NEVER)
-        time.sleep(chance.uniform(0.05, 0.12))
-        before = len(list((data / "cache").glob("*/pictures-*")))
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        status = passes.ask(wait=pid)
-        assert len(list((data / "cache").glob("*/pictures-*"))) >= before
-        kills += status == -signal.SIGKILL
-        if status == 0:
-            break
-    assert kills > 1 and status == 0, "the kills missed the pass: this test tests nothing"
+        until(lambda before=before: finished(data / "cache") > before)  # each pass does a block more, then is killed
+        time.sleep(chance.uniform(0, 0.05))
+        os.kill(pid, signal.SIGKILL)  # one that has ended is not waited for yet: its number is still its own
+        kills += passes.ask(wait=pid) == -signal.SIGKILL
+    assert kills > 1, "the kills missed the pass: this test tests nothing"
+    assert passes.status(**job, kill_at=NEVER) == 0
     assert tree(data / "cache") == tree(data / "alone")
+
+
+def finished(cache: Path) -> int:
+    """How many blocks of pictures are whole."""
+    return len(list(cache.glob("*/pictures-*")))
+
+
+def until(happened) -> None:
+    """Wait for it; a minute without it is a failure."""
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end, "a pass did nothing for a minute"
+        time.sleep(0.002)
 
 
 # ---- in the server and its children ----
