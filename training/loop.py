@@ -146,7 +146,7 @@ def make_optimizer(parameters: list[torch.nn.Parameter], settings: LoopSettings)
     """
     options = {"lr": settings.lr, "weight_decay": settings.weight_decay, "betas": (0.9, 0.99)}
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, **options)
+        return torch.optim.AdamW(parameters, **options, fused=True)
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:

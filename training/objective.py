@@ -13,6 +13,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +66,7 @@ class TrajectoryDistillation(nn.Module):
         self.family, self.recipe, self.stream = family, recipe, stream
         self.objective, self.ends = recipe.objective, recipe.end_times
         self.grid = TimeGrid.of(family.schedule, self.objective.skip)
+        self._tables: dict[bytes, np.ndarray] = {}  # moments of end times, one table for each number of segments
         if family.prediction == "epsilon" and family.schedule.level(self.grid.times[-1]).alpha == 0:
             raise ValueError(
                 "an epsilon-prediction teacher says nothing where alpha = 0, and this schedule ends there (zero "
@@ -103,7 +105,10 @@ class TrajectoryDistillation(nn.Module):
         lower = self.grid.lower_ends(segments_at(step / recipe.training.steps, self.ends.segments))
         moments, ends = None, []
         if self.ends.draw == "exact":
-            table = end_time_moments(schedule, self.grid, lower, self.ends.lower_share)
+            key = lower.tobytes()
+            if key not in self._tables:
+                self._tables[key] = end_time_moments(schedule, self.grid, lower, self.ends.lower_share)
+            table = self._tables[key]
             moments, ends = torch.from_numpy(table[starts]).float(), [t_n]
         else:
             on_grid = self.ends.draw == "grid"

@@ -60,10 +60,12 @@ class Student(nn.Module):
             self._teacher = {name: p.detach().clone() for name, p in network.named_parameters()}
         self.target_embedding = TargetTimeEmbedding(*time_embedding_widths(network)) if s_plus else None
         self._target_time = TargetTime(network, self.target_embedding) if s_plus else None
+        self._adapted = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+        self._trainable = {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by name: adapters (or all weights) and the embedding of s."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+        return self._trainable
 
     def forward(self, x: Tensor, times: Tensor, s: Tensor, condition: Condition) -> Tensor:
         """The student's output at (x, t) for target time s; times and s shape (B,)."""
@@ -91,14 +93,13 @@ class Student(nn.Module):
 
     @contextmanager
     def _adapters_off(self):
-        layers = [module for module in self.network.modules() if isinstance(module, BaseTunerLayer)]
-        for layer in layers:
-            layer.enable_adapters(False)
+        for layer in self._adapted:
+            layer._disable_adapters = True  # enable_adapters() also walks all parameters, to set requires_grad
         try:
             yield
         finally:
-            for layer in layers:
-                layer.enable_adapters(True)
+            for layer in self._adapted:
+                layer._disable_adapters = False
 
 
 class TargetTime:

@@ -7,6 +7,8 @@ project no longer compare. On other processors the weights differ by rounding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -41,14 +43,10 @@ class DigitClassifier(nn.Module):
         return self.head(self.body(pictures))
 
     @torch.no_grad()
-    def features(self, pictures: Tensor) -> Tensor:
-        """Penultimate features over ``scale``, shape (n, 32)."""
-        return self.body(pictures.clamp(-1, 1)) / self.scale
-
-    @torch.no_grad()
-    def scores(self, pictures: Tensor) -> Tensor:
-        """Log-probabilities of the classes, shape (n, 10)."""
-        return self(pictures.clamp(-1, 1)).log_softmax(1)
+    def read(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Penultimate features over ``scale``, shape (n, 32), and log-probabilities of the classes, (n, 10)."""
+        features = self.body(pictures.clamp(-1, 1))
+        return features / self.scale, self.head(features).log_softmax(1)
 
 
 def train_classifiers(pictures: Tensor, labels: Tensor) -> list[DigitClassifier]:
@@ -56,10 +54,9 @@ def train_classifiers(pictures: Tensor, labels: Tensor) -> list[DigitClassifier]
     return [_train(pictures, labels, seed) for seed in SEEDS]
 
 
-def accuracy(classifiers: list[DigitClassifier], pictures: Tensor, labels: Tensor) -> float:
-    """Share of pictures that the classifiers together recognise as their class."""
-    votes = sum(classifier.scores(pictures) for classifier in classifiers)
-    return (votes.argmax(1) == labels).float().mean().item()
+def accuracy(scores: Sequence[Tensor], labels: Tensor) -> float:
+    """Share of pictures that classifiers with these scores together recognise as their class."""
+    return (sum(scores).argmax(1) == labels).float().mean().item()
 
 
 def _convolution(before: int, after: int) -> list[nn.Module]:
@@ -70,8 +67,8 @@ def _train(pictures: Tensor, labels: Tensor, seed: int) -> DigitClassifier:
     """One of them, on the pictures as they are."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DigitClassifier().train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=_LR, weight_decay=1e-2)
+        model = DigitClassifier().train().to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        optimizer = torch.optim.AdamW(model.parameters(), lr=_LR, weight_decay=1e-2, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=_STEPS)
         for _ in range(_STEPS):
             rows = torch.randint(len(labels), (_BATCH,))
@@ -80,5 +77,5 @@ def _train(pictures: Tensor, labels: Tensor, seed: int) -> DigitClassifier:
             optimizer.zero_grad()
             schedule.step()
     model.eval().requires_grad_(False)
-    model.scale = model.features(pictures).var(0).mean().sqrt()  # the training features' variances are 1 on average
+    model.scale = model.read(pictures)[0].var(0).mean().sqrt()  # the training features' variances are 1 on average
     return model

@@ -25,17 +25,17 @@ class DigitsJudge:
         self.labels = split.reference_labels
         self._pictures = split.reference
         self._classifiers = train_classifiers(split.train, split.train_labels)
-        self._features = [classifier.features(split.reference) for classifier in self._classifiers]
-        self.floors = self(split.reference) | self._distances(
-            split.train[subset_like(split.train_labels, split.reference_labels)]
-        )
+        self._features, _ = self._read(split.reference)
+        others = split.train[subset_like(split.train_labels, split.reference_labels)]
+        self.floors = self(split.reference) | self._distances(others, self._read(others)[0])
         self.floor_ranges = {"fd": self._redrawn(split)}
 
     def __call__(self, pictures: Tensor) -> dict[str, float]:
         """Metric → value, of pictures in [−1, 1] (clipped to it) in the order of ``labels``."""
         pictures = pictures.clamp(-1, 1)
-        own = {"accuracy": accuracy(self._classifiers, pictures, self.labels), "complexity": complexity(pictures)}
-        return self._distances(pictures) | own
+        features, scores = self._read(pictures)
+        own = {"accuracy": accuracy(scores, self.labels), "complexity": complexity(pictures)}
+        return self._distances(pictures, features) | own
 
     def shown(self, count: int) -> Tensor:
         """Rows of pictures to show: the same number of each class, class by class along a line."""
@@ -45,7 +45,7 @@ class DigitsJudge:
     def _redrawn(self, split: Split, draws: int = 20) -> tuple[float, float]:
         """Range of the distance in features between two disjoint random sets of like class counts."""
         pictures, labels = torch.cat([split.train, split.reference]), torch.cat([split.train_labels, self.labels])
-        features = [classifier.features(pictures) for classifier in self._classifiers]
+        features, _ = self._read(pictures)
         found = []
         for draw in range(draws):
             first = subset_like(labels, self.labels, seed=draw)
@@ -57,8 +57,12 @@ class DigitsJudge:
             found.append(sum(of_each) / len(of_each))
         return min(found), max(found)
 
-    def _distances(self, pictures: Tensor) -> dict[str, float]:
+    def _read(self, pictures: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Features and class scores by each classifier."""
+        features, scores = zip(*(classifier.read(pictures) for classifier in self._classifiers), strict=True)
+        return features, scores
+
+    def _distances(self, pictures: Tensor, features: tuple[Tensor, ...]) -> dict[str, float]:
         """Fréchet distances from the reference: in features, the mean over the classifiers, and in pixels."""
-        pairs = zip(self._classifiers, self._features, strict=True)
-        of_features = [frechet_distance(classifier.features(pictures), features) for classifier, features in pairs]
+        of_features = [frechet_distance(a, b) for a, b in zip(features, self._features, strict=True)]
         return {"fd": sum(of_features) / len(of_features), "fd_pixels": frechet_distance(pictures, self._pictures)}
