@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .gamma import CATEGORY, gamma_input, gamma_schedule_input, order_input, parse_numbers
+from .gamma import CATEGORY, gamma_input, gamma_schedule_input, order_input
 from .host import tcd_sigmas
+from .number_lists import parse_numbers
 from .sampling import tcd_sampler
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from comfy_api.latest import io
 
 from ..tcd_core import GammaSchedule
 from ..tcd_core.gamma import SHAPES
 from ..tcd_core.sss import ORDERS
+from .number_lists import parse_numbers
 from .sampling import DEFAULT_GAMMA, DEFAULT_ORDER, GAMMA_KEY, ORDER_KEY
 
 CATEGORY = "TCD Toolkit"
@@ -40,17 +39,6 @@ def order_input(optional: bool = False) -> io.Input:
 
 def gamma_schedule_input() -> io.Input:
     return GammaType.Input("gamma_schedule", optional=True, tooltip=SCHEDULE_TOOLTIP)
-
-
-def parse_numbers(text: str, what: str) -> list[float]:
-    """Numbers separated by commas, semicolons, blanks or new lines; ValueError names the first piece that is none."""
-    numbers = []
-    for piece in filter(None, re.split(r"[,;\s]+", text or "")):
-        try:
-            numbers.append(float(piece))
-        except ValueError:
-            raise ValueError(f"{what}: {piece!r} is not a number; write numbers separated by commas") from None
-    return numbers
 
 
 class GammaScheduleNode(io.ComfyNode):

@@ -7,10 +7,18 @@ from comfy_api.latest import io
 from ..tcd_core import gamma_per_step
 from .gamma import CATEGORY, gamma_input, gamma_schedule_input, order_input
 from .host import tcd_sigmas
-from .running import CARRY_KEY, Carry, continued, fitted_samples, initial_noise, output_latent, run_sampler
+from .number_lists import MAX_SEED
+from .running import (
+    CARRY_KEY,
+    Carry,
+    continued,
+    fitted_samples,
+    initial_noise,
+    output_latent,
+    run_sampler,
+    sample_whole,
+)
 from .sampling import RunState, run_levels, tcd_sampler
-
-MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 
 def common_inputs(seed_name: str) -> dict[str, io.Input]:
@@ -46,6 +54,18 @@ def common_inputs(seed_name: str) -> dict[str, io.Input]:
     return {value.id: value for value in inputs}
 
 
+def denoise_input() -> io.Input:
+    return io.Float.Input(
+        "denoise",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="The reference's strength, for img2img: exactly `steps` steps are run, from a lower noise level. "
+        "0 returns the latent.",
+    )
+
+
 class KSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -57,15 +77,7 @@ class KSampler(io.ComfyNode):
             "node.",
             inputs=[
                 *common_inputs("seed").values(),
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="The reference's strength, for img2img: exactly `steps` steps are run, from a "
-                    "lower noise level. 0 returns the latent.",
-                ),
+                denoise_input(),
                 order_input(optional=True),
                 gamma_schedule_input(),
                 io.Sigmas.Input(
@@ -95,12 +107,8 @@ class KSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         if sigmas is None:
             sigmas = tcd_sigmas(model.get_model_object("model_sampling"), steps, denoise)
-        samples = fitted_samples(model, latent_image)
-        if len(sigmas) < 2:
-            return output_latent(latent_image, samples)
-        noise, items = initial_noise(latent_image, samples, seed)
-        sampler = tcd_sampler(gamma if gamma_schedule is None else gamma_schedule, order, batch_index=items)
-        samples = run_sampler(model, seed, cfg, positive, negative, sampler, sigmas, latent_image, samples, noise)
+        gamma = gamma if gamma_schedule is None else gamma_schedule
+        samples = sample_whole(model, seed, cfg, positive, negative, latent_image, sigmas, gamma, order)
         return output_latent(latent_image, samples)
 
 

@@ -12,7 +12,9 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
-from .sampling import RunState
+from ..tcd_core.gamma import Gamma
+from ..tcd_core.sss import Order
+from .sampling import RunState, tcd_sampler
 
 CARRY_KEY = "tcd_toolkit_carry"
 SCALES = ("downscale_ratio_spacial", "downscale_ratio_temporal")  # how the host spells them
@@ -64,10 +66,15 @@ def fitted_samples(model, latent: dict) -> torch.Tensor:
 
 def initial_noise(latent: dict, samples: torch.Tensor, seed: int) -> tuple[torch.Tensor, list[int]]:
     """(noise, item numbers): drawn item by item by the batch's index, so that item i is the same alone."""
+    items = item_numbers(latent, samples)
+    return comfy.sample.prepare_noise(samples, seed, items), items
+
+
+def item_numbers(latent: dict, samples: torch.Tensor) -> list[int]:
+    """The batch items' numbers, by which their noise is drawn: their places in the batch that they were cut out of."""
     items = latent.get("batch_index")
     items = range(samples.shape[0]) if items is None or len(items) != samples.shape[0] else items
-    items = [int(item) for item in items]
-    return comfy.sample.prepare_noise(samples, seed, items), items
+    return [int(item) for item in items]
 
 
 def continued(latent: dict, model, sigmas: torch.Tensor, samples: torch.Tensor, noise: torch.Tensor):
@@ -83,8 +90,20 @@ def continued(latent: dict, model, sigmas: torch.Tensor, samples: torch.Tensor, 
     return samples, torch.zeros_like(noise), None
 
 
-def run_sampler(model, seed, cfg, positive, negative, sampler, sigmas, latent, samples, noise):
-    """One call of the host's sampling with previews, progress and the latent's mask."""
+def sample_whole(
+    model, seed, cfg, positive, negative, latent: dict, sigmas: torch.Tensor, gamma: Gamma, order: Order, callback=None
+) -> torch.Tensor:
+    """The samples of a run over all of `sigmas`: what KSampler (TCD) gives, and every cell of TCD Grid."""
+    samples = fitted_samples(model, latent)
+    if len(sigmas) < 2:
+        return samples
+    noise, items = initial_noise(latent, samples, seed)
+    sampler = tcd_sampler(gamma, order, batch_index=items)
+    return run_sampler(model, seed, cfg, positive, negative, sampler, sigmas, latent, samples, noise, callback)
+
+
+def run_sampler(model, seed, cfg, positive, negative, sampler, sigmas, latent, samples, noise, callback=None):
+    """One call of the host's sampling with the latent's mask, and with progress and previews unless told otherwise."""
     return comfy.sample.sample_custom(
         model,
         noise,
@@ -95,7 +114,7 @@ def run_sampler(model, seed, cfg, positive, negative, sampler, sigmas, latent, s
         negative,
         samples,
         noise_mask=latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+        callback=callback or latent_preview.prepare_callback(model, len(sigmas) - 1),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )

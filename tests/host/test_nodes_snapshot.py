@@ -62,6 +62,21 @@ CONTRACT = {
     },
     "TCDToolkit_GammaPatch": {"model": None, "gamma": 0.3, "order": "1", "gamma_schedule": None},
     "TCDToolkit_LoraLoader": {"model": None, "lora_name": None, "strength": 1.0},
+    "TCDToolkit_Grid": {
+        "model": None,
+        "vae": None,
+        "positive": None,
+        "negative": None,
+        "latent_image": None,
+        "steps": "2, 4, 8",
+        "gammas": "0, 0.3, 1",
+        "cfg": 1.0,
+        "denoise": 1.0,
+        "order": "1",
+        "seed": 0,
+        "seeds": "",
+        "max_cell": 2048,
+    },
 }
 OUTPUTS = {
     "TCDToolkit_Sampler": ["SAMPLER"],
@@ -71,13 +86,16 @@ OUTPUTS = {
     "TCDToolkit_KSamplerAdvanced": ["LATENT"],
     "TCDToolkit_GammaPatch": ["MODEL"],
     "TCDToolkit_LoraLoader": ["MODEL", "STRING"],
+    "TCDToolkit_Grid": ["IMAGE", "IMAGE", "STRING"],
 }
+LISTS = {"TCDToolkit_Grid": [False, True, True]}
 OPTIONAL = {
     "TCDToolkit_Sampler": {"gamma_schedule"},
     "TCDToolkit_Scheduler": {"times"},
     "TCDToolkit_KSampler": {"order", "gamma_schedule", "sigmas"},
     "TCDToolkit_KSamplerAdvanced": {"order", "gamma_schedule"},
     "TCDToolkit_GammaPatch": {"order", "gamma_schedule"},
+    "TCDToolkit_Grid": {"seeds", "max_cell"},
 }
 
 
@@ -127,11 +145,12 @@ def test_the_contract_holds(nodes):
         assert {key: options.get("default") for key, (_, _, options) in given.items()} == defaults, name
         assert {key for key, (optional, _, _) in given.items() if optional} == OPTIONAL.get(name, set()), name
         assert nodes[name]["output"] == OUTPUTS[name], name
+        assert nodes[name]["output_is_list"] == LISTS.get(name, [False] * len(OUTPUTS[name])), name
 
 
 def test_choices_are_those_of_the_contract(nodes):
     orders = {name: inputs(node)["order"][2]["options"] for name, node in nodes.items() if "order" in inputs(node)}
-    assert len(orders) == 4 and all(choices == ["1", "2", "2M"] for choices in orders.values()), orders
+    assert len(orders) == 5 and all(choices == ["1", "2", "2M"] for choices in orders.values()), orders
     advanced = inputs(nodes["TCDToolkit_KSamplerAdvanced"])
     for name in ("add_noise", "return_with_leftover_noise"):
         assert set(advanced[name][2]["options"]) == {"enable", "disable"}

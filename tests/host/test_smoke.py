@@ -15,6 +15,7 @@ NODE_IDS = {
     "TCDToolkit_KSamplerAdvanced",
     "TCDToolkit_GammaPatch",
     "TCDToolkit_LoraLoader",
+    "TCDToolkit_Grid",
 }
 
 
@@ -29,7 +30,7 @@ def euler(family: str, *, batch: int = 1, milliseconds: int = 0, **settings) -> 
     return g
 
 
-def test_all_seven_nodes_are_there(server: Client):
+def test_all_eight_nodes_are_there(server: Client):
     assert {name for name in server.object_info() if name.startswith("TCDToolkit_")} == NODE_IDS
 
 
