@@ -41,13 +41,15 @@ def _install(source: Path, target: Path) -> None:
         shutil.copytree(source, target, ignore=NOT_COPIED)
 
 
-def start_server(host: Host, base: Path, timeout: float = 90.0) -> tuple[Client, subprocess.Popen]:
+def start_server(
+    host: Host, base: Path, timeout: float = 90.0, flags: tuple[str, ...] = ()
+) -> tuple[Client, subprocess.Popen]:
     """Start `main.py` on the CPU over `base`, wait until it answers, and check that the packs came up."""
     port = _free_port()
     log = base / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            _command(host, base, port),
+            [*_command(host, base, port), *flags],
             cwd=base,
             env=clean_environment(TCD_TEST_EXIT_WITH_PARENT="1"),
             stdin=subprocess.PIPE,  # the test nodes end the server when this closes, however the tests end

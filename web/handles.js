@@ -1,0 +1,159 @@
+/**
+ * Gamma's handles: which there are and where, and moving them by pointer and by key. A handle is a slider (ARIA) of the
+ * plot's own; a whole drag, or one key, is one undo step. Nothing is touched on import.
+ */
+
+import { app } from "../../scripts/app.js";
+import { isLinked, sourceOf, widgetOf } from "./graph.js";
+import { fraction } from "./picture.js";
+import { NODE } from "./run_settings.js";
+
+const MOST = 64; // points of a list that get handles
+const TARGET = 24; // CSS pixels that can be hit, where there is room
+const KEYS = { ArrowUp: 0.01, ArrowRight: 0.01, ArrowDown: -0.01, ArrowLeft: -0.01, PageUp: 0.1, PageDown: -0.1 };
+const ENDS = { Home: 0, End: 1 };
+
+/** Change the graph as one undo step, at once or over a drag. */
+export const begin = () => app.canvas.emitBeforeChange?.();
+export const finish = () => app.canvas.emitAfterChange?.();
+
+/** Set a widget as an edit on the canvas does, in both renderers. */
+export function setWidget(node, name, value) {
+  const widget = widgetOf(node, name);
+  if (!widget || widget.value === value) return;
+  const old = widget.value;
+  widget.value = value;
+  widget.callback?.(value, app.canvas, node, node.pos, undefined);
+  node.onWidgetChanged?.(name, value, old, widget);
+  app.canvas.setDirty(true, true);
+}
+
+/** The handles of a node's plot: [{label, x, get, set}], none where its gamma is not its own to say. */
+export function handlesOf(node, run, place) {
+  if (run.error || run.gamma === null || !run.steps.length) return [];
+  const ofWidget = (name, label, x) => {
+    const settable = widgetOf(node, name) && !isLinked(node, name);
+    const get = () => Number(widgetOf(node, name).value) || 0;
+    return settable ? [{ label, x, get, set: (value) => setWidget(node, name, value) }] : [];
+  };
+  if (node.type !== NODE.schedule) {
+    return sourceOf(node, "gamma_schedule") ? [] : ofWidget("gamma", "gamma", place.x(0));
+  }
+  const { shape, values, interpolate } = run.gamma;
+  if (shape === "constant") return ofWidget("start", "gamma", place.x(0));
+  if (shape !== "list") {
+    return [
+      ...ofWidget("start", "gamma at the start", place.x(0)),
+      ...ofWidget("end", "gamma at the end", place.x(run.steps.length)),
+    ];
+  }
+  if (values.length > MOST || isLinked(node, "values")) return [];
+  const x = (i) => (interpolate ? place.xProgress(i / Math.max(values.length - 1, 1)) : place.x(i + 0.5));
+  const text = () => String(widgetOf(node, "values").value);
+  return values.map((_, i) => ({
+    label: `gamma ${i + 1} of ${values.length}`,
+    x: x(i),
+    get: () => Number(numbersIn(text())[i]) || 0,
+    set: (value) => setWidget(node, "values", withNumber(text(), i, value)),
+  }));
+}
+
+const NUMBER = /[^,;\s]+/g;
+const numbersIn = (text) => text.match(NUMBER) ?? [];
+
+/** A list's text with its i-th number replaced, everything else as it was written. */
+export function withNumber(text, i, value) {
+  let place = -1;
+  return text.replace(NUMBER, (piece) => (++place === i ? String(value) : piece));
+}
+
+const rounded = (value) => Math.round(Math.min(Math.max(value, 0), 1) * 1000) / 1000;
+
+/**
+ * Keeps one element per handle in `overlay`. Call the returned function with (handles, place) after each redraw;
+ * `onLook(label and value, or "")` is told which handle the user is at.
+ */
+export function handleLayer(overlay, onLook) {
+  const elements = [];
+  let handles = [];
+  let place = null;
+
+  function make() {
+    const made = document.createElement("div");
+    made.className = "handle";
+    made.tabIndex = 0;
+    const own = { role: "slider", "aria-orientation": "vertical", "aria-valuemin": 0, "aria-valuemax": 1 };
+    for (const [name, value] of Object.entries(own)) made.setAttribute(name, value);
+    const index = () => elements.indexOf(made);
+    const look = () => onLook(handles[index()] ? `${handles[index()].label}: ${fraction(handles[index()].get(), 3)}` : "");
+    const move = (value) => handles[index()]?.set(rounded(value));
+    made.addEventListener("focus", look);
+    made.addEventListener("pointerenter", look);
+    for (const gone of ["blur", "pointerleave"]) made.addEventListener(gone, () => onLook(""));
+    made.addEventListener("keydown", (event) => {
+      const handle = handles[index()];
+      if (!handle || event.ctrlKey || event.metaKey || event.altKey) return;
+      const wanted = event.key in KEYS ? handle.get() + KEYS[event.key] : ENDS[event.key];
+      if (wanted === undefined) return;
+      event.preventDefault();
+      begin();
+      move(wanted);
+      finish();
+      look();
+    });
+    made.addEventListener("pointerdown", (event) => drag(event, made, () => handles[index()], move, look));
+    return made;
+  }
+
+  function drag(event, made, handle, move, look) {
+    if (event.button !== 0 || !handle()) return;
+    event.stopPropagation();
+    event.preventDefault();
+    made.focus({ preventScroll: true });
+    made.setPointerCapture(event.pointerId);
+    const before = handle().get();
+    const height = ({ clientY }) => {
+      const box = overlay.getBoundingClientRect();
+      return place.gammaAtY(((clientY - box.top) * overlay.offsetHeight) / (box.height || 1));
+    };
+    const grip = before - height(event);
+    const ends = new AbortController();
+    const on = (name, act) => made.addEventListener(name, act, { signal: ends.signal });
+    const end = () => {
+      ends.abort();
+      made.classList.remove("held");
+      finish();
+    };
+    begin();
+    made.classList.add("held");
+    on("pointermove", (moved) => {
+      moved.stopPropagation();
+      move(height(moved) + grip);
+      look();
+    });
+    on("pointerup", end);
+    on("lostpointercapture", end);
+    on("pointercancel", end);
+    on("keydown", (key) => {
+      if (key.key === "Escape") {
+        move(before);
+        made.releasePointerCapture(event.pointerId);
+      }
+    });
+  }
+
+  return (newHandles, newPlace) => {
+    [handles, place] = [newHandles, newPlace];
+    while (elements.length > handles.length) elements.pop().remove();
+    while (elements.length < handles.length) overlay.append(elements[elements.push(make()) - 1]);
+    const room = handles.length > 1 ? Math.abs(handles[1].x - handles[0].x) : TARGET;
+    handles.forEach((handle, i) => {
+      const [made, value] = [elements[i], handle.get()];
+      made.style.left = `${handle.x.toFixed(1)}px`;
+      made.style.top = `${place.yGamma(value).toFixed(1)}px`;
+      made.style.width = `${Math.min(TARGET, Math.max(room, 6))}px`;
+      const state = { "aria-label": handle.label, "aria-valuenow": value, "aria-valuetext": value.toFixed(3) };
+      for (const [name, text] of Object.entries(state)) made.setAttribute(name, text);
+    });
+  };
+}
