@@ -117,8 +117,8 @@ def _transformer(w: Weights, name: str, depth: int, family: Family) -> None:
     project(f"{name}.proj_out", WIDTH, WIDTH)
 
 
-def _unet(w: Weights, family: Family) -> None:
-    """The latent-diffusion U-Net's names and shapes, every level 320 wide."""
+def _way_down(w: Weights, family: Family) -> int:
+    """Embeddings and input blocks, which a U-Net and its ControlNets share; returns how many blocks there are."""
     w.linear("time_embed.0", WIDTH, 4 * WIDTH)
     w.linear("time_embed.2", 4 * WIDTH, 4 * WIDTH, gain=1 / SILU_RMS)
     if family.pooled:
@@ -134,6 +134,12 @@ def _unet(w: Weights, family: Family) -> None:
         if level < last_level:
             w.conv(f"input_blocks.{block}.0.op", WIDTH, WIDTH)
             block += 1
+    return block
+
+
+def _unet(w: Weights, family: Family) -> None:
+    """The latent-diffusion U-Net's names and shapes, every level 320 wide."""
+    _way_down(w, family)
     block = 0
     for level, depth in reversed(list(enumerate(family.depths_up))):
         for last in (False, True):
@@ -176,6 +182,18 @@ def _carry_input_to_output(w: Weights, family: Family, last_block: int) -> None:
         w.at(f"{name}.bias")[:CARRIED] = 0.0
     w.at("out.0.weight")[:CARRIED] = 1.0
     w.at("out.0.bias")[:CARRIED] = 0.0
+
+
+def _controlnet(w: Weights, family: Family) -> None:
+    """A ControlNet for the family's U-Net, in its authors' own format; the hint is a picture of 8 × the latent."""
+    blocks = _way_down(w, family)
+    _residual_block(w, "middle_block.0", WIDTH, WIDTH)
+    for block in range(blocks):
+        w.conv(f"zero_convs.{block}.0", WIDTH, WIDTH, size=1, gain=0.1)
+    w.conv("middle_block_out.0", WIDTH, WIDTH, size=1, gain=0.1)
+    widths = (3, 16, 16, 32, 32, 96, 96, 256, WIDTH)
+    for index, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False)):
+        w.conv(f"input_hint_block.{2 * index}", n_in, n_out, gain=1 / SILU_RMS)
 
 
 def _mmdit(w: Weights, family: Family, side: int = 32) -> None:
@@ -234,6 +252,13 @@ def state_dict(name: str, seed: int = 0) -> dict[str, torch.Tensor]:
     vae = Weights(seed + 1, "first_stage_model.")
     _taesd(vae, family)
     return {key: value.half() for key, value in {**net, **vae}.items()}
+
+
+def controlnet(name: str, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A ControlNet for the named family ("sd15", "sd21v" or "sdxl"), in fp16."""
+    net = Weights(seed + 2, "control_model.")
+    _controlnet(net, FAMILIES[name])
+    return {key: value.half() for key, value in net.items()}
 
 
 def write(name: str, folder: Path, seed: int = 0) -> Path:
