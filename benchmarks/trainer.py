@@ -15,9 +15,8 @@ target run under an autocast without a dtype, which on a CPU is bf16, slower tha
 with that switched off (row "public, fp32"): only then is the work per step equal.
 
 CPU seconds per step are those between the optimiser's first and last step; the public trainer decodes pictures in a
-process of its own, whose time and memory are not counted. "teacher pairs cached" has w fixed and draws from a pool of
-batches whose teacher step was made before: the recipe has no field for it, the benchmark does it over the objective's
-own functions.
+process of its own, whose time and memory are not counted. "teacher pairs kept" has w fixed and goes through its first
+batches again and again (objective.pairs): the steps that are counted are those after each teacher step has been made.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from pathlib import Path
 
 SCRIPT = "tcd/train_tcd_distill_lora_sd_wds.py"
 SIDE, BATCH, RANK, PICTURES, POOL = 128, 4, 8, 700, 32
-OURS, PAIRS, PUBLIC, PUBLIC_FP32 = "this trainer", "teacher pairs cached", "public", "public, fp32"
+OURS, PAIRS, PUBLIC, PUBLIC_FP32 = "this trainer", "teacher pairs kept", "public", "public, fp32"
 PARTS = ("student forward", "backward", "teacher", "target", "data", "optimiser")
 
 
@@ -38,7 +38,7 @@ def run(kind: str, folder: str, checkout: str, steps: int) -> None:
     if kind == "encode":
         meter.found["bytes"] = encode(here)
     elif kind in (OURS, PAIRS):
-        train_ours(here, steps, meter, cached=kind == PAIRS)
+        train_ours(here, steps, meter, pairs=POOL if kind == PAIRS else 0)
     else:
         train_public(here, Path(checkout), steps, meter, autocast=kind == PUBLIC)
     meter.found |= {"all": time.process_time() - started, "MiB": peak_mib()}
@@ -46,48 +46,17 @@ def run(kind: str, folder: str, checkout: str, steps: int) -> None:
     (here / "result.json").write_text(json.dumps(meter.found | meter.per_step()))
 
 
-def train_ours(folder: Path, steps: int, meter: Meter, cached: bool) -> None:
-    """This trainer's command, instrumented."""
-    from training import distill, phases
+def train_ours(folder: Path, steps: int, meter: Meter, pairs: int) -> None:
+    """This trainer's command, instrumented; with teacher pairs the steps are those after each has been worked out."""
+    from training import distill
     from training.objective import TrajectoryDistillation
 
-    if cached:
-        phases.TrajectoryDistillation = cached_pairs(TrajectoryDistillation, meter)
+    meter.skipped = pairs
     meter.count(TrajectoryDistillation, "draw", "data")
     meter.watch()
-    words = our_words(folder, steps, w=(10.0, 10.0) if cached else (5.0, 15.0))
-    if distill.main([*words, "--output", str(folder / f"run-{time.time_ns()}")]):
+    words = our_words(folder, steps + pairs, w=(10.0, 10.0) if pairs else (5.0, 15.0))
+    if distill.main([*words, f"--objective.pairs={pairs}", "--output", str(folder / f"run-{time.time_ns()}")]):
         raise SystemExit("the run failed")
-
-
-def cached_pairs(base, meter: Meter):
-    """`TrajectoryDistillation` with a pool of batches whose teacher predictions are known: w and k are fixed."""
-    import torch
-
-    from tcd_core.levels import combine
-
-    class CachedPairs(base):
-        def __init__(self, *args, **options) -> None:
-            super().__init__(*args, **options)
-            started = time.process_time()
-            self.pool = []
-            for step in range(POOL):
-                batch = super().draw(step)
-                t = batch.teacher.t
-                with torch.no_grad():
-                    x_t = combine(t.alpha, t.sigma, batch.x0, batch.eps)
-                    self.pool.append((batch, super()._teacher(batch)(x_t, t, batch.teacher.s)))
-            meter.found["pool"] = time.process_time() - started
-            self.known = None
-
-        def draw(self, step, part=slice(None)):
-            batch, self.known = self.pool[step % POOL]
-            return batch
-
-        def _teacher(self, batch):
-            return lambda x, t, s: self.known
-
-    return CachedPairs
 
 
 def encode(folder: Path) -> int:
@@ -171,6 +140,7 @@ class Meter:
         self.parts: list[Counter] = []  # of all the time before each mark
         self.spent: Counter = Counter()
         self.found: dict[str, float] = {}
+        self.skipped = 0  # steps at the beginning that are not counted
         self._inside, self._began = 0, 0.0
 
     def watch(self) -> None:
@@ -216,14 +186,16 @@ class Meter:
                 self.spent[part] += time.process_time() - started
 
     def per_step(self) -> dict[str, float]:
-        """CPU seconds of a step and of its parts, between the first and the last optimiser step."""
-        if len(self.marks) < 2:
+        """CPU seconds of a step and of its parts, between the first and the last optimiser step; before those that are
+        counted the teacher's, "pool"."""
+        marks, parts = self.marks[self.skipped :], self.parts[self.skipped :]
+        if len(marks) < 2:
             return {}
-        count = len(self.marks) - 1
-        spent = self.parts[-1] - self.parts[0] if self.parts else Counter()
+        count = len(marks) - 1
+        spent = parts[-1] - parts[0]
         found = {part: spent[part] / count for part in PARTS}
-        whole = (self.marks[-1] - self.marks[0]) / count
-        return found | {"cpu": whole, "rest": whole - sum(found.values())}
+        whole = (marks[-1] - marks[0]) / count
+        return found | {"cpu": whole, "rest": whole - sum(found.values()), "pool": parts[0]["teacher"]}
 
 
 def which_network(unet) -> str:

@@ -19,6 +19,7 @@ What a run is:
 The algorithm (arXiv 2402.19159, Algorithms 1 and 2):
 
 - `objective`: the loss of one batch
+- `teacher_pairs`: the same over batches that are kept, each with the teacher asked once
 - `jumps`: the jumps t → s of a batch, first or second order: student's, target's and the teacher's one-step solution
 - `end_times`: the end time s of each pair: drawn, marginalised, segmented
 - `losses`: distances and weights
@@ -30,7 +31,7 @@ The run:
 - `phases`: teacher, then students, each trained and saved once
 - `loop`: the optimiser's loop; `stopping`: signals, and losses that explode
 - `checkpoint`: atomic checkpoints in one file; `disk`: files written whole or not at all
-- `run_folder`, `folder_lock`: claiming, resuming and holding a run's folder
+- `opening`, `run_folder`, `folder_lock`: claiming, resuming and holding a run's folder; `origin`: what it began with
 - `lora_file`, `lora_metadata`: LoRAs in kohya's layout
 - `pretrained`: what a pretrained model's run has besides: `validation` grids, `trackers`, `checkpoint_lora`, and at its
   end `comfyui`: LoRA and workflow in ComfyUI's folders

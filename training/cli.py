@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,11 +15,14 @@ from typing import Annotated
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+from .disk import OutputError
 from .recipe import RecipeError, build, check_complete, load_recipe, shipped_recipes
 from .recipe_fields import Recipe, Section
 from .recipe_words import fields, is_section, limits, suggestion
+from .run_folder import OUTPUTS, RECIPE, newest_unfinished, resume
 
 PROG = "python -m training.distill"
+DEFAULT = "digits"
 
 
 @dataclass(frozen=True)
@@ -26,20 +30,23 @@ class Command:
     """What the command line asks for.
 
     Attributes:
-        recipe: the recipe file with the command line's fields over it, resolved and checked.
-        output: the run's folder.
+        recipe: the recipe file with the command line's fields over it, resolved and checked; to resume, without a
+            recipe file, that of the run.
+        output: the run's folder; None to resume the newest run that is not finished.
         resume: whether to go on with the run in `output`.
         overridden: whether a recipe or any field of one was given; if not, `recipe` is the default one.
         comfyui: the ComfyUI that gets the LoRA and a workflow.
         dry_run: whether to say what the run would take, and not to run.
+        named: whether the folder was named, and does not follow from the recipe.
     """
 
     recipe: Recipe
-    output: Path
+    output: Path | None
     resume: bool
     overridden: bool
     comfyui: Path | None = None
     dry_run: bool = False
+    named: bool = False
 
 
 _Switch = tyro.conf.FlagCreatePairsOff
@@ -52,7 +59,7 @@ class _Options:
     Attributes:
         recipe: a shipped recipe, or a .toml file; its values become the defaults below
         output: the run's folder
-        resume: go on with the run in the output folder, from its last checkpoint
+        resume: go on with the run in the output folder, without one with the newest unfinished run in outputs
         list_recipes: list the shipped recipes and stop
         model: short for --model.path
         images: short for --data.images
@@ -96,15 +103,40 @@ def parse(argv: Sequence[str] | None = None) -> Command:
         print("\n".join(f"{name:16} {about}" for name, about in shipped_recipes().items()))
         raise SystemExit(0)
     try:
-        recipe = build(_short(options, _values(words, load_recipe(options.recipe or "digits"))))
+        output = options.output
+        if options.resume and not options.recipe:
+            output = output or _of_name(words)
+            recipe = _given(options, words, load_recipe(_begun_with(output, options.output is not None)))
+        else:
+            recipe = _given(options, words, load_recipe(options.recipe or DEFAULT))
+            output = output or OUTPUTS / recipe.name
         if not options.resume:
             check_complete(recipe)
     except RecipeError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         raise SystemExit(2) from None
-    output = options.output or Path("outputs") / recipe.name
     given = bool(others) or any(getattr(options, name) for name in ("recipe", *_SHORT))
-    return Command(recipe, output, options.resume, given, options.comfyui, options.dry_run)
+    named = options.output is not None
+    return Command(recipe, output, options.resume, given, options.comfyui, options.dry_run, named)
+
+
+def _of_name(words: list[str]) -> Path | None:
+    """The folder of the run that ``--name`` names."""
+    default = load_recipe(DEFAULT)
+    name = _values(words, default)["name"]
+    return OUTPUTS / name if name != default.name else None
+
+
+def _begun_with(output: Path | None, named: bool) -> Path | str:
+    """The recipe that the words of ``--resume`` go over: that of the run it goes on with, if there is one."""
+    with suppress(OutputError):  # said when the run is to begin
+        return (resume(output, named) if output else newest_unfinished(OUTPUTS)[0]) / RECIPE
+    return DEFAULT
+
+
+def _given(options: _Options, words: list[str], recipe: Recipe) -> Recipe:
+    """A recipe with the words over it."""
+    return build(_short(options, _values(words, recipe)))
 
 
 _SHORT = {"model": ("model", "path"), **{name: ("data", name) for name in ("images", "shards", "prompts")}}

@@ -13,8 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from .cli import Command, parse
+from .opening import EMBEDDED, check, keep_recipe, open_folder, resumed_folder, stored_recipe
 
-EMBEDDED = "digits"  # the family that trains its own teacher and is measured at its run's end
 SAVING = (
     "Close what else uses it, or begin a run that needs less: --memory.gradient_checkpointing, a smaller "
     "training.batch or more training.accumulation, --memory.optimizer adamw8bit, --memory.offload, a smaller "
@@ -50,8 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def run(command: Command) -> Path:
-    """Train what the recipe asks for, measure it, draw it; the run's folder."""
+def run(command: Command) -> None:
+    """Train what the recipe asks for, measure it, draw it."""
     from accelerate import Accelerator, PartialState
     from accelerate.utils import AutocastKwargs, broadcast_object_list
 
@@ -61,17 +61,18 @@ def run(command: Command) -> Path:
     from .stopping import catch_signals, terminated_as_interrupted
 
     # other processes wait while the first goes through the data, which may take hours
-    process, folder = PartialState(cpu=not _has_accelerator(), timeout=timedelta(days=1)), None
+    process = PartialState(cpu=not _has_accelerator(), timeout=timedelta(days=1))
     if command.dry_run:
         _dry_run(command, process)
-        return command.output
+        return
+    folder, recipe = None, None
     with ExitStack() as stack:
         if process.is_main_process:
-            folder = _open_folder(command, process.num_processes)
+            folder, recipe = open_folder(command, process.num_processes)
             stack.enter_context(lock(folder))
             print(f"Writing to {folder}")
-        (folder,) = broadcast_object_list([folder])
-        recipe = stored_recipe(folder)
+        folder, recipe = broadcast_object_list([folder, recipe])
+        origin = _origin(recipe, folder, command.resume, process.is_main_process)
         accelerator = Accelerator(
             cpu=not _has_accelerator(),
             mixed_precision=recipe.training.precision,
@@ -84,7 +85,9 @@ def run(command: Command) -> Path:
             of_seed = recipe.model_copy(update={"seed": seed})
             with terminated_as_interrupted():
                 family = families.build(of_seed)
-                family.prepare(accelerator)
+                family.prepare(accelerator, origin=origin)
+                if accelerator.is_main_process:
+                    keep_recipe(folder, recipe)
             with catch_signals() as stop:
                 run_phases(family, of_seed, part, accelerator, stop, hooks(recipe, accelerator))
             if stop.requested:  # in the very last step, or after it
@@ -95,7 +98,19 @@ def run(command: Command) -> Path:
         accelerator.wait_for_everyone()
         if accelerator.num_processes > 1:
             accelerator.end_training()
-    return folder
+
+
+def _origin(recipe, folder: Path, resumed: bool, main: bool):
+    """What a pretrained model's run began with, once its model is known to be that; None for the embedded family."""
+    if recipe.family == EMBEDDED:
+        return None
+    from . import families
+    from .origin import Origin
+
+    origin = Origin(folder, resumed)
+    if main:
+        origin.check_model(families.build(recipe))
+    return origin
 
 
 def _dry_run(command: Command, process) -> None:
@@ -105,7 +120,7 @@ def _dry_run(command: Command, process) -> None:
     from .dry_run import dry_run
 
     if process.is_main_process:
-        recipe = stored_recipe(command.output) if command.resume else command.recipe
+        recipe = stored_recipe(resumed_folder(command)) if command.resume else command.recipe
         check(recipe, command.comfyui, process.num_processes)
         precision = recipe.training.precision
         print(dry_run(recipe, Accelerator(cpu=not _has_accelerator(), mixed_precision=precision)))
@@ -138,83 +153,6 @@ def seed_folders(recipe, folder: Path) -> list[tuple[int, Path]]:
     """(training seed, its folder): the run's own for one seed, ``seed-0`` … in it for several."""
     seeds = range(recipe.seed, recipe.seed + recipe.training_seeds)
     return [(seed, folder if len(seeds) == 1 else folder / f"seed-{seed}") for seed in seeds]
-
-
-def stored_recipe(folder: Path):
-    """The recipe that a run's folder was begun with.
-
-    Raises:
-        ValueError: the folder holds no run.
-    """
-    from .recipe import load_recipe
-    from .run_folder import RECIPE
-
-    if not (folder / RECIPE).is_file():
-        raise ValueError(f"{folder} holds no run: there is no {RECIPE} in it. Give a folder that training.distill made")
-    return load_recipe(folder / RECIPE)
-
-
-def check(recipe, comfyui: Path | None = None, processes: int = 1) -> None:
-    """Refuse now, with an error for people, what would fail only when hours have gone by."""
-    if recipe.family == EMBEDDED:
-        if comfyui:
-            raise ValueError(f"--comfyui: ComfyUI has no models of the family {EMBEDDED}, leave it out")
-        return
-    from .pretrained import check
-
-    check(recipe, comfyui, processes)
-
-
-def _open_folder(command: Command, processes: int) -> Path:
-    """A new run's folder with its recipe in it, or the one to go on with."""
-    from .disk import check_writable, write_atomically
-    from .recipe import dump_toml, recipe_hash
-    from .run_folder import RECIPE, claim, resume
-
-    recipe = command.recipe
-    if not command.resume:
-        check(recipe, command.comfyui, processes)
-        check_writable(command.output, disk_needed(recipe))
-        folder = claim(command.output)
-        write_atomically(folder / RECIPE, dump_toml(recipe))
-        return folder
-    folder = resume(command.output, named=command.output != Path("outputs") / recipe.name)
-    stored = stored_recipe(folder)
-    if command.overridden and recipe_hash(stored) != recipe_hash(recipe):
-        raise ValueError(
-            f"{folder} was begun with another recipe ({folder / RECIPE}): {_differences(stored, recipe)}. Resume it "
-            "without these options, or begin a new run without --resume"
-        )
-    check(stored, command.comfyui, processes)
-    check_writable(folder, disk_needed(stored))
-    return folder
-
-
-def disk_needed(recipe) -> int:
-    """An upper estimate of what a run writes, in bytes: weights with their optimiser state, twice for a checkpoint."""
-    if recipe.family != EMBEDDED:  # the cache tells its own
-        from .pretrained import disk_needed as of_pretrained
-
-        return of_pretrained(recipe)
-    width = recipe.teacher.width
-    teacher = 4 * 1100 * width**2  # about 1,000 parameters per width², float32
-    share = 1.0 if recipe.student.kind == "full" else min(1.0, recipe.student.rank / width)
-    students = 1 + recipe.baseline + 2 * recipe.forms
-    of_seed = teacher * (1 + share * students) + 5 * teacher * (recipe.checkpoint.keep + 1)
-    return int(recipe.training_seeds * of_seed) + 20_000_000
-
-
-def _differences(stored, given) -> str:
-    """The fields in which two recipes differ, for people."""
-
-    def flat(recipe) -> dict:
-        fields = {}
-        for name, value in recipe.model_dump().items():
-            fields |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
-        return fields
-
-    old, new = flat(stored), flat(given)
-    return "; ".join(f"{name} is {old[name]}, asked for {new[name]}" for name in old if old[name] != new[name])
 
 
 def _has_accelerator() -> bool:

@@ -1,7 +1,8 @@
 """``--dry_run``: what a run would take of memory, disk and time, told before it; nothing is written.
 
 Parameters and bytes are counted on the network itself, time on one optimiser step over random latents and conditions of
-the right shapes, so that no cache is needed.
+the right shapes, so that no cache is needed. Activations are that step's peak: on a GPU measured, on a CPU those of the
+tensors that lived in it. What encoding and drawing take is worked out (`memory_arithmetic`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from . import families
 from .data import Settings, open_source
@@ -21,13 +20,14 @@ from .data.cache import Estimate, estimate
 from .data.plan import Plan, make_plan
 from .data.settings import fingerprint, identity
 from .disk import human_size
-from .draws import WHOLE
-from .families.encoders import TOKENS, Encoders
+from .families.encoders import Encoders
 from .loop import passes
+from .memory_arithmetic import CAPTIONS, Need, drawing_need, encoding_needs
 from .objective import TrajectoryDistillation
 from .phases import student_phases
+from .random_data import RandomData, bytes_per_caption
 from .recipe import Recipe
-from .student import Condition
+from .teacher_pairs import distillation, kept_bytes
 from .timed_step import Step, n_bytes_of, one_step, share_of
 
 
@@ -44,15 +44,17 @@ def dry_run(recipe: Recipe, accelerator: Accelerator) -> str:
     family.device = accelerator.device
     plan, cache = _planned(family)
     family.load()
-    family.data = RandomData(family, max((row.bucket for row in plan.rows), key=lambda size: size.width * size.height))
-    task = TrajectoryDistillation(family, recipe).to(accelerator.device)
+    largest = max((row.bucket for row in plan.rows), key=lambda size: size.width * size.height)
+    family.data = RandomData(family, largest)
+    task = distillation(family, recipe).to(accelerator.device)
     step = one_step(task, accelerator)
     return "\n".join(
         [
             f"Dry run of the recipe {recipe.name}; nothing is written.",
             *_section("model", _model(family, task)),
             *_section("data", _data(plan, recipe, accelerator)),
-            *_section(f"memory on the device ({accelerator.device})", _memory(step, recipe)),
+            *_section(f"memory on the device ({accelerator.device})", _memory(step, task, accelerator)),
+            *_section("memory before and beside it, worked out", _memory_besides(family, largest, step)),
             *_section("disk", _disk(task, cache, estimate(plan, bytes_per_caption(family)), step)),
             *_section("time", _time(step, recipe, accelerator)),
         ]
@@ -78,45 +80,6 @@ def _planned(family) -> tuple[Plan, Path]:
     mark = fingerprint(identity(settings, Encoders(family, family.device).fingerprint))
     folder = Path(data.cache or Path("outputs") / "cache") / mark
     return make_plan(open_source(data), settings, folder, mark, family.recipe.validation.prompts), folder
-
-
-class RandomData:
-    """In place of a family's ``data``: noise of the shapes that the cache would give.
-
-    Args:
-        size: of the pictures, px.
-    """
-
-    def __init__(self, family, size: Size) -> None:
-        self.family, self.size = family, size
-        self.widths = text_widths(family)
-
-    def __call__(self, step: int, count: int, seed: int, stream: str, part: slice = WHOLE) -> tuple:
-        rows = torch.arange(count)[part]
-        width, height = self.size.width, self.size.height
-        sizes = torch.tensor([[height, width, 0, 0, height, width]]).expand(len(rows), 6)
-        latents = torch.randn(len(rows), 4, height // 8, width // 8)
-        return rows, latents, self._told(sizes), self._told(sizes)
-
-    def _told(self, sizes: Tensor) -> Condition:
-        shapes = {"encoder_hidden_states": (TOKENS,), "pooled": ()}
-        texts = {name: torch.randn(len(sizes), *shapes[name], width) for name, width in self.widths.items()}
-        return self.family.told(texts, sizes)
-
-
-def text_widths(family) -> dict[str, int]:
-    """Channels of what the network is told of a caption: per token, and of SDXL also as a whole."""
-    config = family.found.configs["unet"]
-    widths = {"encoder_hidden_states": config["cross_attention_dim"]}
-    if family.spec.sized:
-        widths["pooled"] = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
-    return widths
-
-
-def bytes_per_caption(family) -> int:
-    """Of a caption's embeddings in the cache, which are in float16."""
-    widths = text_widths(family)
-    return 2 * (TOKENS * widths["encoder_hidden_states"] + widths.get("pooled", 0))
 
 
 # ---- what is said ----
@@ -160,17 +123,35 @@ def _data(plan: Plan, recipe: Recipe, accelerator: Accelerator) -> dict[str, str
     }
 
 
-def _memory(step: Step, recipe: Recipe) -> dict[str, str]:
+def _memory(step: Step, task: TrajectoryDistillation, accelerator: Accelerator) -> dict[str, str]:
+    recipe = task.recipe
     *parts, (_, activations) = step.memory.items()
-    if step.measured:
-        how = "at the peak, measured"
-    elif recipe.memory.offload:
-        how = "saved ones wait in main memory (memory.offload)"
-    else:
-        how = "saved for the backward pass, counted; a layer's working memory comes on top"
-    together = sum(step.memory.values())
+    how = "at the peak, measured" if step.measured else "at the peak, of the tensors that lived; kernels' own on top"
     lines = {name: human_size(n_bytes) for name, n_bytes in parts}
-    return lines | {"activations": f"{human_size(activations)} {how}", "together": human_size(together)}
+    lines |= {"activations": f"{human_size(activations)} {how}", "together": human_size(sum(step.memory.values()))}
+    if recipe.objective.pairs:
+        kept = kept_bytes(recipe, task.family.data.latent_shape, accelerator.num_processes)
+        lines["teacher pairs"] = f"{human_size(kept)} in main memory"
+    return lines
+
+
+def _memory_besides(family, largest: Size, step: Step) -> dict[str, str]:
+    """What there is on a GPU while the data are encoded, and while validation pictures are decoded."""
+    count = f"{family.recipe.data.encode_batch} of {largest.width}×{largest.height}"
+    counts = {"captions": f"{CAPTIONS} captions", "pictures": count, "prompts": count}
+    needs = encoding_needs(family, largest)
+    lines = {f"encoding {name}": _needed(need, f"for {counts[name]}") for name, need in needs.items()}
+    if family.recipe.validation.every:
+        beside = sum(n for name, n in step.memory.items() if name not in ("gradients", "activations"))
+        need = drawing_need(family)
+        whole = human_size(sum(need) + beside)
+        lines["decoding a grid"] = f"{_needed(need, 'for one picture')}; {whole} with what the training holds"
+    return lines
+
+
+def _needed(need: Need, what: str) -> str:
+    weights, working = map(human_size, need)
+    return f"{human_size(sum(need))}: weights {weights}, {working} {what}"
 
 
 def _disk(task: TrajectoryDistillation, cache: Path, wanted: Estimate, step: Step) -> dict[str, str]:
@@ -202,13 +183,14 @@ def checkpoint_bytes(task: TrajectoryDistillation, step: Step) -> int:
 
 
 def _time(step: Step, recipe: Recipe, accelerator: Accelerator) -> dict[str, str]:
-    runs = recipe.training_seeds * len(student_phases(recipe))
-    total = step.seconds * recipe.training.steps * runs
+    runs, steps = recipe.training_seeds * len(student_phases(recipe)), recipe.training.steps
+    anew = min(steps, recipe.objective.pairs or steps)
+    total = (step.seconds * anew + step.again * (steps - anew)) * runs
     many = f" × {runs} students" if runs > 1 else ""
-    return {
-        "one step": f"{step.seconds:.3g} s, one timed on {accelerator.device}",
-        "in all": f"{_duration(total)} for {recipe.training.steps:,} steps{many}; encoding and grids not counted",
-    }
+    lines = {"one step": f"{step.seconds:.3g} s, one timed on {accelerator.device}"}
+    if anew < steps:
+        lines["with its pairs kept"] = f"{step.again:.3g} s, all after the first {anew:,}"
+    return lines | {"in all": f"{_duration(total)} for {steps:,} steps{many}; encoding and grids not counted"}
 
 
 def _duration(seconds: float) -> str:

@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         Options, args=argv, prog="python -m training.evaluate", description=Options.__doc__.split("\n")[0]
     )
     from .disk import OutputError, check_writable
-    from .distill import _quiet, stored_recipe
+    from .distill import _quiet
+    from .opening import stored_recipe
     from .run_folder import claim
     from .stopping import terminated_as_interrupted
 
@@ -81,8 +82,9 @@ def evaluate(run: Path, folder: Path | None, changed: dict | None = None, make_f
         ValueError: no run there, or one with phases left to do.
     """
     from . import report
-    from .distill import seed_folders, stored_recipe
+    from .distill import seed_folders
     from .measure import Measurement
+    from .opening import stored_recipe
     from .phases import losses, student_phases
     from .recipe import recipe_hash, replaced
     from .results import Results

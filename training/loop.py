@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 
 from . import checkpoint
 from .draws import WHOLE
+from .sharding import prepared, shards_of
 from .stopping import LossGuard, Stop
 
 
@@ -70,7 +71,8 @@ class Interrupted(Exception):
 
 
 class Hook(Protocol):
-    """What looks on while a phase runs, on the main process; it must leave weights and random states as they are."""
+    """What looks on while a phase runs, on the processes that it is given to, which is the main one where the student
+    is not in shards; it must leave weights and random states as they are."""
 
     def on_step(self, step: int, loss: float, lr: float, norm: float | None) -> None:
         """After ``step`` optimiser steps; the gradient's norm before clipping is None under fp16's scaler."""
@@ -112,7 +114,7 @@ def train(
     """
     check_shares(settings, accelerator.num_processes)
     folder.mkdir(parents=True, exist_ok=True)
-    model = accelerator.prepare(task)
+    model = prepared(task, accelerator)
     optimizer = accelerator.prepare(make_optimizer(list(task.trainable().values()), settings))
     guard, curve = LossGuard(settings.explode), Curve()
     first, last_good = _restore(folder, task, optimizer, accelerator, guard, curve)
@@ -126,12 +128,12 @@ def train(
             curve.seconds += time.monotonic() - started
             progress.set_postfix(loss=f"{loss:.4g}", refresh=False)
             progress.update()
-            done, stopped = step + 1, _any(accelerator, stop is not None and stop.requested)
-            for hook in hooks if shown else ():
+            done, stopped = step + 1, any_process(accelerator, stop is not None and stop.requested)
+            for hook in hooks:
                 hook.on_step(done, loss, settings.lr * settings.lr_factor(step), norm)
             if stopped or done == settings.steps or (settings.every and done % settings.every == 0):
                 last_good = _save(folder, done, task, optimizer, accelerator, guard, curve, settings.keep)
-                for hook in hooks if shown else ():
+                for hook in hooks:
                     hook.on_checkpoint(done)
             if stopped and done < settings.steps:
                 raise Interrupted(phase, done, last_good)
@@ -171,7 +173,11 @@ def _step(model, task, step, settings, accelerator, optimizer, guard, last_good)
             loss = model(share).mean() / len(parts)
             accelerator.backward(loss)
         total += loss.detach()
-    norm = accelerator.clip_grad_norm_(list(task.trainable().values()), settings.clip or math.inf)
+    limit, shards = settings.clip or math.inf, shards_of(task)
+    if shards:
+        norm = shards.clip(limit, accelerator)
+    else:
+        norm = accelerator.clip_grad_norm_(list(task.trainable().values()), limit)
     norm = None if accelerator.scaler else float(norm)  # fp16's scaler skips a step whose gradient overflows
     mean = accelerator.reduce(total, "mean").item()
     guard.check(step + 1, mean, norm, lambda: _describe(task.draw(step, WHOLE)), last_good)
@@ -212,7 +218,7 @@ def _describe(batch) -> str:
     return f"rows {fields['rows'].tolist()}, start times {[round(v, 4) for v in t.t.flatten().tolist()]}"
 
 
-def _any(accelerator: Accelerator, flag: bool) -> bool:
+def any_process(accelerator: Accelerator, flag: bool) -> bool:
     """Whether any process has the flag set; the same answer on all, so that they stop at one step."""
     if accelerator.num_processes == 1:
         return flag
@@ -223,28 +229,33 @@ def _any(accelerator: Accelerator, flag: bool) -> bool:
 
 
 def _save(folder, step, task, optimizer, accelerator, guard, curve, keep) -> Path | None:
-    """Write a checkpoint on the main process; all wait for it and are told its path."""
-    path = None
+    """Write a checkpoint on the main process, of what all have; all wait for it and are told its path."""
+    state = {
+        "weights": {name: p.detach() for name, p in task.trainable().items()},
+        "optimizer": optimizer.state_dict(),
+        "extra": task.extra_state(),
+        "guard": guard.state_dict(),
+        "loss": list(curve.loss),
+        "seconds": curve.seconds,
+        "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
+    }
+    shards, path = shards_of(task), None
+    if shards:
+        state = shards.gathered(state)
     if accelerator.is_main_process:
-        state = {
-            "weights": {name: p.detach() for name, p in task.trainable().items()},
-            "optimizer": optimizer.state_dict(),
-            "extra": task.extra_state(),
-            "guard": guard.state_dict(),
-            "loss": list(curve.loss),
-            "seconds": curve.seconds,
-            "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
-        }
         path = checkpoint.save(folder, step, state, keep)
     return broadcast_object_list([path])[0]
 
 
 def _restore(folder, task, optimizer, accelerator, guard, curve) -> tuple[int, Path | None]:
     """Load the newest checkpoint into everything; (the step to go on with, its path)."""
-    found = checkpoint.newest(folder)
-    if found is None:
+    shards = shards_of(task)  # then one process alone reads it and has it whole
+    found = None if shards and not accelerator.is_main_process else checkpoint.newest(folder)
+    path, state = found or (None, None)
+    if shards:
+        path, state = broadcast_object_list([path])[0], shards.spread(state)
+    if path is None:
         return 0, None
-    path, state = found
     with torch.no_grad():
         for name, p in task.trainable().items():
             p.copy_(state["weights"][name])

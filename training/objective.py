@@ -26,6 +26,7 @@ from .families import Family
 from .jumps import Jump, follow
 from .losses import expected_squared_l2, min_snr, pseudo_huber, squared_l2
 from .recipe import Recipe
+from .sharding import Shards
 from .student import Condition, Ema, Student
 
 
@@ -57,11 +58,14 @@ class TrajectoryDistillation(nn.Module):
 
     Its only trainable parameters are the student's, so that wrapping it (DDP) wraps one forward pass.
 
+    Args:
+        mesh: the processes that share the student and its averages; see `sharding`.
+
     Raises:
         ValueError: an ε-prediction teacher on a schedule whose alpha reaches 0.
     """
 
-    def __init__(self, family: Family, recipe: Recipe, stream: str = "distil") -> None:
+    def __init__(self, family: Family, recipe: Recipe, stream: str = "distil", mesh=None) -> None:
         super().__init__()
         self.family, self.recipe, self.stream = family, recipe, stream
         self.objective, self.ends = recipe.objective, recipe.end_times
@@ -82,6 +86,7 @@ class TrajectoryDistillation(nn.Module):
                 rank=recipe.student.rank,
                 alpha=recipe.student.alpha,
                 s_plus=self.objective.form == "tcf_s_plus",
+                mesh=mesh,
             )
         trainable = self.student.trainable()
         self.saved = Ema(trainable, recipe.student.ema, warm_up=True, offload=recipe.memory.offload)
@@ -227,6 +232,11 @@ class TrajectoryDistillation(nn.Module):
         return super()._apply(fn, recurse)
 
     # -- between steps -----------------------------------------------------------------------------------------------
+
+    @property
+    def shards(self) -> Shards | None:
+        """The processes' parts of what is trained, where they share it."""
+        return self.student.shards
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The student's trainable parameters, by their names in it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from . import checkpoint
 from .checkpoint_lora import averaged_embedding, save_averaged_lora
@@ -27,7 +28,9 @@ from .lora_metadata import lora_metadata
 from .objective import TrajectoryDistillation
 from .recipe import Recipe, lcm_baseline, recipe_hash, with_form
 from .run_folder import finished, mark_finished
+from .sharding import mesh_of, network_with
 from .stopping import Stop
+from .teacher_pairs import distillation
 
 FORMS = ("tcf1", "tcf2", "tcf_s_plus")
 TEACHER = "teacher"
@@ -91,14 +94,17 @@ def run_phases(
     for phase in student_phases(recipe):
         if phase.name not in done:
             family.load(folder / TEACHER)
-            task = TrajectoryDistillation(family, phase.recipe)
+            task = distillation(family, phase.recipe, mesh=mesh_of(phase.recipe, accelerator))
             settings = student_settings(phase.recipe)
             checkpoints = _checkpoints(folder, phase.name)
             with hooks(task, phase, folder, checkpoint.newest_step(checkpoints)) as watching:
                 curve = train(task, settings, accelerator, checkpoints, phase.name, stop, watching)
+            averages = task.saved.weights
+            if task.shards:
+                averages = task.shards.gathered(averages)
             if accelerator.is_main_process:
                 with _saving(phase.artefact(folder)):
-                    save_student(task, phase, folder)
+                    save_student(task, phase, folder, averages)
             _finish(folder, phase.name, curve, accelerator)
 
 
@@ -113,14 +119,23 @@ def student_settings(recipe: Recipe) -> LoopSettings:
     return LoopSettings(**fields, every=every, keep=keep, optimizer=recipe.memory.optimizer)
 
 
-def save_student(task: TrajectoryDistillation, phase: Phase, folder: Path) -> None:
-    """Write the student's averaged weights: a LoRA in kohya's layout, or the whole network as diffusers does."""
-    recipe, network, path = phase.recipe, task.student.network, phase.artefact(folder)
+def save_student(task: TrajectoryDistillation, phase: Phase, folder: Path, averages: Mapping[str, Tensor]) -> None:
+    """Write the student's averaged weights: a LoRA in kohya's layout, or the whole network as diffusers does.
+
+    Args:
+        averages: the task's, whole where it has shards.
+    """
+    recipe, path = phase.recipe, phase.artefact(folder)
     if recipe.student.kind == "lora":
         save_averaged_lora(path, task, metadata(task, phase), recipe.student.dtype)
         return
-    embedding = averaged_embedding(task.saved.weights)
-    _load_averages(task)
+    embedding = averaged_embedding(averages)
+    network = task.student.network
+    if task.shards:
+        own = {name.removeprefix("network."): w for name, w in averages.items() if name.startswith("network.")}
+        network = network_with(network, own)
+    else:
+        _load_averages(task)
     unfinished = path.with_name(f".{path.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     dtype = torch.float16 if recipe.student.dtype == "fp16" else torch.float32

@@ -16,13 +16,14 @@ from .comfyui import export, find_comfyui
 from .data import Settings, open_source
 from .disk import write_atomically
 from .families.unet import LORA_TARGETS
-from .loop import Hook, check_shares, make_optimizer
+from .loop import Hook, any_process, check_shares, make_optimizer
 from .models import configs
 from .objective import TrajectoryDistillation
 from .phases import Phase, losses, metadata, student_phases, student_settings
 from .plots import loss_curve
 from .recipe import Recipe, recipe_hash
 from .run_folder import REPORT, finished
+from .sharding import check_torch
 from .trackers import Trackers, check_trackers
 from .validation import Validation, ValidationSettings
 
@@ -38,6 +39,8 @@ def check(recipe: Recipe, comfyui: Path | None = None, processes: int = 1) -> No
         if recipe.student.kind != "lora":
             raise ValueError(f"--comfyui takes LoRAs, and student.kind is {recipe.student.kind}: leave one of them out")
     check_trackers(recipe.validation.trackers)
+    if recipe.memory.shard:
+        check_torch()
     settings = student_settings(recipe)
     check_shares(settings, processes)
     make_optimizer([torch.nn.Parameter(torch.zeros(1))], settings)
@@ -64,10 +67,10 @@ def watching(accelerator: Accelerator):
 
     @contextmanager
     def hooks(task: TrajectoryDistillation, phase: Phase, folder: Path, first: int) -> Iterator[Sequence[Hook]]:
-        if not accelerator.is_main_process:
+        shards, recipe = task.shards, phase.recipe
+        if not accelerator.is_main_process and not shards:
             yield ()
             return
-        recipe = phase.recipe
         settings = ValidationSettings(
             prompts=tuple(task.family.prompts) if recipe.validation.every else (),
             every=recipe.validation.every,
@@ -77,6 +80,12 @@ def watching(accelerator: Accelerator):
             teacher_steps=recipe.validation.teacher_steps,
             seed=recipe.validation.seed,
         )
+        common = {"last": recipe.training.steps, "autocast": accelerator.autocast}
+        if shards:
+            common["agree"] = lambda flag: any_process(accelerator, flag)
+        if not accelerator.is_main_process:
+            yield [Validation(task, settings, folder / "validation", **common, draws=False)]
+            return
         with Trackers(
             accelerator,
             recipe.validation.trackers,
@@ -86,14 +95,7 @@ def watching(accelerator: Accelerator):
             config=recipe.model_dump(mode="json"),
             first=first,
         ) as trackers:
-            grids = Validation(
-                task,
-                settings,
-                folder / "validation",
-                last=recipe.training.steps,
-                shown=trackers.picture,
-                autocast=accelerator.autocast,
-            )
+            grids = Validation(task, settings, folder / "validation", **common, shown=trackers.picture)
             yield [grids, *_loras(task, phase, folder), trackers]
 
     return hooks

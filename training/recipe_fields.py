@@ -63,6 +63,9 @@ class Objective(Section):
     guided: bool = Field(True, description="guide the solver: eps(c) + w (eps(c) − eps(∅)), Algorithm 2")
     w_min: float = Field(0.3, ge=0, description="least guidance w, drawn per sample, 0 = no guidance")
     w_max: float = Field(0.3, ge=0, description="greatest guidance w")
+    pairs: int = Field(
+        0, ge=0, description="batches to go through again and again, the teacher asked once; needs one w; 0 = ever new"
+    )
     distance: Literal["l2", "pseudo_huber"] = Field("l2", description="d: squared L2, or sqrt(L2² + c²) − c")
     huber_c: float = Field(0.03, gt=0, description="pseudo-Huber's c, per element, in units of the data")
     weight: Literal["none", "min_snr"] = Field(
@@ -85,6 +88,16 @@ class Objective(Section):
         if self.w_min > self.w_max:
             raise ValueError(
                 f"objective.w_min must not exceed objective.w_max, got {self.w_min:g} and {self.w_max:g}: set both"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _kept_pairs_have_one_w(self):
+        if self.pairs and self.guided and self.w_min < self.w_max:
+            raise ValueError(
+                "objective.pairs keeps what the teacher gives, which needs one w, and w is drawn from "
+                f"[{self.w_min:g}, {self.w_max:g}]: set objective.w_min and objective.w_max to the same value, or "
+                "objective.pairs to 0"
             )
         return self
 
@@ -201,7 +214,26 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _what_is_shared_out_can_be(self):
+        if self.memory.shard and self.student.kind != "full":
+            raise ValueError(
+                f"memory.shard needs student.kind full, got {self.student.kind}: of a LoRA there is little to share "
+                "out, and every process needs the whole frozen network"
+            )
+        if self.memory.shard and self.memory.optimizer != "adamw":
+            raise ValueError(
+                f"memory.shard needs memory.optimizer adamw, got {self.memory.optimizer}, whose blocks of 8 bits are "
+                "not shared out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _segments_fit_the_run(self):
+        if self.objective.pairs and len(self.end_times.segments) > 1:
+            raise ValueError(
+                "objective.pairs goes through the same batches again, end times included, and end_times.segments "
+                f"changes them along the run: set segments to one number, got {self.end_times.segments}, or pairs to 0"
+            )
         segments, points = self.end_times.segments, NUM_TRAIN_TIMESTEPS // self.objective.skip
         if len(segments) > self.training.steps:
             raise ValueError(f"end_times.segments has {len(segments)} stages for training.steps {self.training.steps}")

@@ -35,7 +35,7 @@ class Data(Section):
     shards: str = Field("", description="webdataset shards: paths or URLs, with {0000..0099} patterns")
     prompts: str = Field("", description="file with a prompt per line: the teacher makes the pictures itself")
     cache: str = Field("", description="folder of the encoded pictures and captions, shared by runs (outputs/cache)")
-    encode_batch: int = Field(4, ge=1, le=256, description="pictures encoded at a time")
+    encode_batch: int = Field(4, ge=1, le=256, description="pictures encoded at a time, a million pixels at most")
     bucket_step: int = Field(64, ge=8, le=512, multiple_of=8, description="sides of pictures are multiples of this, px")
     max_aspect: float = Field(2.0, ge=1, le=8, description="longest side over shortest; the rest is cropped")
     min_side: int = Field(256, ge=8, description="pictures with a shorter side are skipped, px")
@@ -58,6 +58,10 @@ class Memory(Section):
     gradient_checkpointing: bool = Field(False, description="keep no activations of blocks: a tenth of them, +40% time")
     optimizer: Literal["adamw", "adamw8bit"] = Field(
         "adamw", description="adamw8bit holds its moments in 8 bits, by bitsandbytes"
+    )
+    shard: bool = Field(
+        False,
+        description="full fine-tuning: every process holds its part of weights, averages and moments (FSDP)",
     )
     offload: bool = Field(False, description="averages and saved activations wait in main memory: slower, far smaller")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from training.disk import OutputError, reason, write_atomically
 
+OUTPUTS = Path("outputs")  # of all runs, but those that are told another folder
 RECIPE = "recipe.toml"
 REPORT = "report.json"
 STATE = "state.json"
@@ -53,6 +54,26 @@ def find_unfinished(base: Path) -> Path | None:
     """The newest unfinished run of ``base``, ``base-2``, …, by when it began; None if there is none."""
     unfinished = [folder for folder in _runs(base) if not is_finished(folder)]
     return max(unfinished, key=lambda folder: (folder / RECIPE).stat().st_mtime_ns, default=None)
+
+
+def newest_unfinished(outputs: Path) -> list[Path]:
+    """The unfinished runs in a folder of runs, whatever their recipes, the one that began last first.
+
+    Raises:
+        OutputError: there is none.
+    """
+    try:
+        runs = [folder for folder in outputs.iterdir() if os.path.isfile(folder / RECIPE)]
+    except OSError:
+        runs = []
+    unfinished = [folder for folder in runs if not is_finished(folder)]
+    if not unfinished:
+        raise OutputError(
+            f"nothing to resume: there is no unfinished run in {outputs}"
+            f"{f', and {len(runs)} finished' if runs else ''}. Begin a new run without --resume, or name a run's "
+            "folder with --output"
+        )
+    return sorted(unfinished, key=lambda folder: ((folder / RECIPE).stat().st_mtime_ns, folder.name), reverse=True)
 
 
 def is_finished(folder: Path) -> bool:

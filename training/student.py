@@ -3,6 +3,7 @@
 With a LoRA the teacher is the frozen base with its adapters off, the student the base with adapters on, the target the
 same adapters under no_grad or their moving average. With full fine-tuning the teacher is a frozen copy of the weights.
 TCF(S+) adds an embedding of the target time s to the time embedding, after its MLP, of student and target.
+In shards (`sharding`) other weights than the student's change places with them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from tcd_core.target_embedding import TargetTimeEmbedding
+
+from .sharding import Shards
 
 Condition = Mapping[str, Tensor]  # what a network is told besides x and t: tensors whose first dimension is the batch
 NetworkOutput = Callable[
@@ -33,6 +36,7 @@ class Student(nn.Module):
         kind: "lora" trains adapters on the frozen network, "full" the network itself.
         lora_targets, rank, alpha: which modules get an adapter, ΔW = (alpha / rank) B A.
         s_plus: add a `TargetTimeEmbedding`, trained with the rest.
+        mesh: the processes that share all of it (kind "full"); None: this one has the whole.
     """
 
     def __init__(
@@ -45,26 +49,30 @@ class Student(nn.Module):
         rank: int = 16,
         alpha: float = 16.0,
         s_plus: bool = False,
+        mesh=None,
     ) -> None:
         super().__init__()
         self.output, self.kind = output, kind
         self.network = network.requires_grad_(kind == "full")
-        self._teacher: dict[str, Tensor] = {}
         if kind == "lora":
             config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=lora_targets, init_lora_weights=True)
             inject_adapter_in_model(config, network)
             for parameter in network.parameters():
                 if parameter.requires_grad:  # adapters in float32 on any base: AdamW's steps are too small for bf16
                     parameter.data = parameter.data.float()
-        else:
-            self._teacher = {name: p.detach().clone() for name, p in network.named_parameters()}
         self.target_embedding = TargetTimeEmbedding(*time_embedding_widths(network)) if s_plus else None
         self._target_time = TargetTime(network, self.target_embedding) if s_plus else None
+        modules = {"network": network} | ({"target_embedding": self.target_embedding} if s_plus else {})
+        self.shards = Shards(modules, mesh) if mesh is not None else None
+        own = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        self._trainable = self.shards.parts if self.shards else own
+        copied = {name: p for name, p in self._trainable.items() if kind == "full" and name.startswith("network.")}
+        self._teacher = {name: p.detach().clone() for name, p in copied.items()}
         self._adapted = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
-        self._trainable = {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by name: adapters (or all weights) and the embedding of s."""
+        """The parameters that training changes, by name: adapters (or all weights, or this process's parts of them)
+        and the embedding of s."""
         return self._trainable
 
     def forward(self, x: Tensor, times: Tensor, s: Tensor, condition: Condition) -> Tensor:
@@ -75,14 +83,21 @@ class Student(nn.Module):
     @torch.no_grad()
     def target(self, weights: Mapping[str, Tensor] | None, x: Tensor, times: Tensor, s: Tensor, c: Condition) -> Tensor:
         """The output with other trainable weights (a moving average) in place of the student's; None: its own."""
-        return functional_call(self, dict(weights), (x, times, s, c)) if weights else self(x, times, s, c)
+        if not weights:
+            return self(x, times, s, c)
+        if self.shards:
+            with self.shards.exchanged(weights):
+                return self(x, times, s, c)
+        return functional_call(self, dict(weights), (x, times, s, c))
 
     @torch.no_grad()
     def teacher(self, x: Tensor, times: Tensor, condition: Condition) -> Tensor:
         """The teacher's output."""
+        if self.shards:
+            with self.shards.exchanged(self._teacher):
+                return self.output(self.network, x, times, condition)
         if self.kind == "full":
-            caller = _Caller(self.network, self.output)
-            return functional_call(caller, {f"network.{n}": p for n, p in self._teacher.items()}, (x, times, condition))
+            return functional_call(_Caller(self.network, self.output), self._teacher, (x, times, condition))
         with self._adapters_off():
             return self.output(self.network, x, times, condition)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor
 
+from .live_tensors import LiveTensors
 from .loop import make_optimizer, passes
 from .objective import TrajectoryDistillation
 from .phases import student_settings
@@ -22,42 +24,70 @@ class Step(NamedTuple):
 
     Attributes:
         seconds: of all its backward passes, the optimiser and the averages.
-        memory: bytes on the device by what they are for, activations last.
-        measured: whether the activations are the device's peak beyond the rest, or those saved for the backward pass.
+        memory: bytes on the device by what they are for, activations last: the peak beyond the rest.
+        measured: whether the peak is the device's, or that of the tensors that lived.
+        again: seconds where the teacher's share is known (objective.pairs).
     """
 
     seconds: float
     memory: dict[str, int]
     measured: bool
+    again: float = 0.0
 
 
 def one_step(task: TrajectoryDistillation, accelerator: Accelerator) -> Step:
-    """Time an optimiser step, after a first one in which the saved activations are counted.
+    """Time an optimiser step, after a first one in which on a CPU the tensors that live are counted.
 
-    Of the accumulation steps, which are alike, one is done and taken as many times.
+    Of the accumulation steps, which are alike, one is done and taken as many times; its gradients are added to others.
     """
     recipe, cuda = task.recipe, accelerator.device.type == "cuda"
+    training = recipe.training
+    count = passes(training.batch, training.accumulation, accelerator.num_processes)
     optimizer = make_optimizer(list(task.trainable().values()), student_settings(recipe))
-    with SavedActivations([*task.parameters(), *task.buffers()]) as saved:
-        loss = _loss(task, accelerator, 0)
-    loss.backward()
+    _zeros_as_gradients(task, count > 1)
+    peak = _counted(task, accelerator)
     _update(task, optimizer)
+    _zeros_as_gradients(task, count > 1)
     if cuda:
         torch.cuda.reset_peak_memory_stats(accelerator.device)
     started = _now(cuda)
     _loss(task, accelerator, 1).backward()
     passed = _now(cuda)
     memory = device_bytes(task, optimizer)
-    _update(task, optimizer)
-    training = recipe.training
-    count = passes(training.batch, training.accumulation, accelerator.num_processes)
-    seconds = (passed - started) * count + _now(cuda) - passed
-    activations = saved.n_bytes
     if cuda:
         activations = torch.cuda.max_memory_allocated(accelerator.device) - sum(memory.values())
-    elif recipe.memory.offload:
-        activations = 0  # they wait in main memory
-    return Step(seconds, memory | {"activations": activations}, cuda)
+    else:
+        activations = peak - (memory["gradients"] if count == 1 else 0)
+    _update(task, optimizer)
+    rest = _now(cuda) - passed
+    again = _again(task, accelerator) * count + rest if recipe.objective.pairs else 0.0
+    seconds = (passed - started) * count + rest
+    return Step(seconds, memory | {"activations": max(0, activations)}, cuda, again)
+
+
+def _zeros_as_gradients(task: TrajectoryDistillation, there: bool) -> None:
+    """Gradients of a pass before, where there is one in a step."""
+    for parameter in task.trainable().values() if there else ():
+        parameter.grad = torch.zeros_like(parameter)
+
+
+def _counted(task: TrajectoryDistillation, accelerator: Accelerator) -> int:
+    """A backward pass; on a CPU the most bytes that lived of what it made, without what a GPU would leave in main
+    memory (memory.offload)."""
+    with nullcontext() if accelerator.device.type == "cuda" else LiveTensors() as live:
+        if live and task.recipe.memory.offload:
+            task._saved_activations = live.offloading
+        _loss(task, accelerator, 0).backward()
+    vars(task).pop("_saved_activations", None)
+    return live.peak if live else 0
+
+
+def _again(task: TrajectoryDistillation, accelerator: Accelerator) -> float:
+    """Seconds of a pass whose teacher pairs are known."""
+    cuda = accelerator.device.type == "cuda"
+    started = _now(cuda)
+    _loss(task, accelerator, 0).backward()
+    return _now(cuda) - started
 
 
 def _loss(task: TrajectoryDistillation, accelerator: Accelerator, step: int) -> Tensor:
@@ -83,29 +113,6 @@ def _now(cuda: bool) -> float:
     if cuda:
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
-    """Counts what autograd saves inside the block: ``n_bytes`` of storages, each once, without those that are there.
-
-    Args:
-        there: tensors whose storages are not counted: weights.
-    """
-
-    def __init__(self, there: Iterable[Tensor]) -> None:
-        self.n_bytes, self._seen = 0, {tensor.untyped_storage().data_ptr() for tensor in there}
-        super().__init__(self._count, lambda tensor: tensor)
-
-    def __enter__(self) -> SavedActivations:
-        super().__enter__()
-        return self
-
-    def _count(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._seen:
-            self._seen.add(storage.data_ptr())
-            self.n_bytes += storage.nbytes()
-        return tensor
 
 
 def device_bytes(task: TrajectoryDistillation, optimizer: torch.optim.Optimizer) -> dict[str, int]:

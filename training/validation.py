@@ -89,12 +89,17 @@ class Validation:
     A grid that fails for want of memory or disk is told, and the run goes on: after the first failure for memory,
     without grids.
 
+    A student in shards is evaluated by all processes together: each has a Validation, and all but the main one's only
+    sample. What fails there ends the run, since the others wait.
+
     Args:
         task: what is trained; its family is `Prompted`.
         folder: where the pictures go; made when the first is drawn.
         last: the run's last step.
         shown: called with the step and the picture's file, for trackers.
         autocast: the context that the networks are evaluated in, as in training (``accelerator.autocast``).
+        agree: whether any process says so, for a student in shards.
+        draws: whether this process draws the grids, or only takes part in sampling them.
     """
 
     def __init__(
@@ -105,16 +110,18 @@ class Validation:
         last: int = 0,
         shown: Callable[[int, Path], None] = lambda step, path: None,
         autocast: Callable[[], AbstractContextManager] = nullcontext,
+        agree: Callable[[bool], bool] = bool,
+        draws: bool = True,
     ) -> None:
         self.task, self.settings, self.folder, self.last = task, settings, Path(folder), last
-        self.shown, self.autocast = shown, autocast
+        self.shown, self.autocast, self.agree, self.draws = shown, autocast, agree, draws
         self.off = not settings.prompts
-        self._teacher: Tensor | None = None  # its pictures, which never change
+        self._teacher: list[Tensor] = []  # its latents, which never change
 
     def on_step(self, step: int, loss: float, lr: float, norm: float | None) -> None:
         """Draw a grid if one is due after this step."""
         due = step == self.last or (self.settings.every and step % self.settings.every == 0)
-        if due and not self.off:
+        if due and not self.agree(self.off):
             self.draw(step)
 
     def on_checkpoint(self, step: int) -> None:
@@ -123,8 +130,11 @@ class Validation:
     def draw(self, step: int) -> Path | None:
         """The grid's file; None, after a logged warning, if it could not be made."""
         path = self.folder / f"step_{step:08d}.png"
+        latents = self._sampled() if self.task.shards else None
+        if not self.draws:
+            return None
         try:
-            heads, pictures = self.pictures()
+            heads, pictures = self.pictures() if latents is None else self._decoded(latents)
             self.folder.mkdir(parents=True, exist_ok=True)
             draw_grid(pictures, self.settings.prompts, heads, path)
         except (torch.cuda.OutOfMemoryError, MemoryError):
@@ -146,21 +156,32 @@ class Validation:
 
     def pictures(self) -> tuple[list[str], Tensor]:
         """The columns' heads, and their pictures (prompts, columns, 1 or 3, H, W) in [−1, 1], on the CPU."""
+        return self._decoded(self._sampled())
+
+    def _sampled(self) -> Tensor:
+        """Latents (columns · prompts, C, H, W) on the CPU, the teacher's first."""
         family, settings, student = self.task.family, self.settings, self.task.student
         device = next(student.parameters()).device
-        steps = [n for n in settings.steps if not (self._second_order and n % 2)]  # two evaluations a step
-        with _undisturbed(student, device), torch.no_grad():
+        with _undisturbed(student), torch.no_grad():
             condition, unconditional = family.sample_condition(settings.prompts)
             rows = [(_row(condition, i, device), _row(unconditional, i, device)) for i in range(len(settings.prompts))]
             with self.autocast():
-                latents = [self._student_sample(i, row[0], n, device) for n in steps for i, row in enumerate(rows)]
-                if self._teacher is None:
-                    latents = [self._teacher_sample(i, *row, device) for i, row in enumerate(rows)] + latents
-            decoded = family.decode(torch.cat(latents)).float().cpu().unflatten(0, (-1, len(rows)))
-        if self._teacher is None:
-            self._teacher, decoded = decoded[:1], decoded[1:]
-        heads = [f"teacher, {settings.teacher_steps} steps", *(f"{n} step{'s' * (n > 1)}" for n in steps)]
-        return heads, torch.cat([self._teacher, decoded]).transpose(0, 1)
+                own = [self._student_sample(i, row[0], n, device) for n in self._steps for i, row in enumerate(rows)]
+                self._teacher = self._teacher or [self._teacher_sample(i, *row, device) for i, row in enumerate(rows)]
+        return torch.cat([*self._teacher, *own])
+
+    def _decoded(self, latents: Tensor) -> tuple[list[str], Tensor]:
+        """`pictures` of latents."""
+        settings = self.settings
+        with _undisturbed(self.task.student), torch.no_grad():
+            decoded = self.task.family.decode(latents).float().cpu().unflatten(0, (-1, len(settings.prompts)))
+        heads = [f"teacher, {settings.teacher_steps} steps", *(f"{n} step{'s' * (n > 1)}" for n in self._steps)]
+        return heads, decoded.transpose(0, 1)
+
+    @property
+    def _steps(self) -> list[int]:
+        """The student's columns; a second-order step takes two evaluations."""
+        return [n for n in self.settings.steps if not (self._second_order and n % 2)]
 
     # -- samples: one picture at a time, which needs the least memory --------------------------------------------------
 
@@ -211,10 +232,10 @@ def _row(condition: Condition, i: int, device: torch.device) -> dict[str, Tensor
 
 
 @contextmanager
-def _undisturbed(module: nn.Module, device: torch.device) -> Iterator[None]:
+def _undisturbed(module: nn.Module) -> Iterator[None]:
     """The module without dropout; afterwards its modes and every random state are what they were."""
     modes = {part: part.training for part in module.modules()}
-    python, numpy = random.getstate(), np.random.get_state()
+    python, numpy, device = random.getstate(), np.random.get_state(), next(module.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             module.eval()

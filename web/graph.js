@@ -1,6 +1,6 @@
 /**
- * Reading the open graph: what is at the other end of a link, and a widget's value where a link feeds it. Passes through
- * reroutes, bypassed nodes and the borders of subgraphs. Nothing is touched on import, nothing is written.
+ * Reading the open graph: what is at the other end of a link, and a widget's value where a link feeds it. Passes
+ * through reroutes, bypassed nodes and the borders of subgraphs. Nothing is touched on import, nothing is written.
  *
  * A place is {node, slot}: an output of a node when looking up, an input of one when looking down.
  */
@@ -10,7 +10,7 @@ const SUBGRAPH_OUTPUT = -20;
 const [MUTED, BYPASSED] = [2, 4];
 const FARTHEST = 64; // links followed in one question: a loop ends there
 
-const linkOf = (graph, id) => (id == null ? null : (graph.getLink?.(id) ?? graph.links?.get?.(id) ?? graph.links?.[id]));
+const linkOf = (graph, id) => (id == null ? null : (graph.getLink?.(id) ?? graph.links?.[id]));
 const inputNamed = (node, name) => node.inputs?.findIndex((input) => input.name === name) ?? -1;
 const isReroute = (node) => node.type === "Reroute";
 
@@ -32,8 +32,8 @@ export function isLinked(node, name) {
 }
 
 /**
- * The output that feeds an input on Run, {node, slot}; null where none does, muted and bypassed nodes counted. A widget of
- * a subgraph that feeds it: {node, input}, the subgraph's first use and its input's number.
+ * The output that feeds an input on Run, {node, slot}; null where none does, muted and bypassed nodes counted. A
+ * subgraph's widget that feeds it: {node, input}, the subgraph's first use and its input's number.
  */
 export function sourceOf(node, name) {
   return follow(node, inputNamed(node, name), FARTHEST);

@@ -82,16 +82,16 @@ export function handleLayer(overlay, onLook) {
     const made = document.createElement("div");
     made.className = "handle";
     made.tabIndex = 0;
-    const own = { role: "slider", "aria-orientation": "vertical", "aria-valuemin": 0, "aria-valuemax": 1 };
-    for (const [name, value] of Object.entries(own)) made.setAttribute(name, value);
-    const index = () => elements.indexOf(made);
-    const look = () => onLook(handles[index()] ? `${handles[index()].label}: ${fraction(handles[index()].get(), 3)}` : "");
-    const move = (value) => handles[index()]?.set(rounded(value));
+    const kind = { role: "slider", "aria-orientation": "vertical", "aria-valuemin": 0, "aria-valuemax": 1 };
+    for (const [name, value] of Object.entries(kind)) made.setAttribute(name, value);
+    const own = () => handles[elements.indexOf(made)];
+    const look = () => onLook(own() ? `${own().label}: ${fraction(own().get(), 3)}` : "");
+    const move = (value) => own()?.set(rounded(value));
     made.addEventListener("focus", look);
     made.addEventListener("pointerenter", look);
     for (const gone of ["blur", "pointerleave"]) made.addEventListener(gone, () => onLook(""));
     made.addEventListener("keydown", (event) => {
-      const handle = handles[index()];
+      const handle = own();
       if (!handle || event.ctrlKey || event.metaKey || event.altKey) return;
       const wanted = event.key in KEYS ? handle.get() + KEYS[event.key] : ENDS[event.key];
       if (wanted === undefined) return;
@@ -101,7 +101,7 @@ export function handleLayer(overlay, onLook) {
       finish();
       look();
     });
-    made.addEventListener("pointerdown", (event) => drag(event, made, () => handles[index()], move, look));
+    made.addEventListener("pointerdown", (event) => drag(event, made, own, move, look));
     return made;
   }
 

@@ -28,9 +28,9 @@ export function stepText(run, i) {
   const time = (value) => timeText(value, run.schedule.discrete);
   const head = `${i + 1}/${run.steps.length} · t ${time(t)}`;
   if (s === undefined) return head;
-  const outside = active ? "" : " · not run here";
-  if (i === run.steps.length - 1 || (n === 0 && sigma === 0)) return `${head} → ${time(s)}, the end${outside}`;
-  return `${head} → s ${time(s)}, + noise ${fraction(sigma, 3)} → ${time(n)} · γ ${fraction(gamma, 3)}${outside}`;
+  if (!active) return `${head} · not run here`;
+  if (n === 0) return `${head} → 0, the end`;
+  return `${head} → s ${time(s)}, σ ${fraction(sigma, 3)} → ${time(n)}, γ ${fraction(gamma, 3)}`;
 }
 
 /**
@@ -103,6 +103,7 @@ function timePanel(run, place, chosen) {
   const dots = { active: [], idle: [] };
   const texts = [];
   const many = run.steps.length > LABELLED;
+  const time = (value) => timeText(value, run.schedule.discrete);
   run.steps.forEach(({ t, s, n, active }, i) => {
     const kind = active ? "active" : "idle";
     const [x, right, y] = [place.x(i), place.x(i + 1), place.yTime(t)];
@@ -111,12 +112,10 @@ function timePanel(run, place, chosen) {
     drops[kind].push(`M${at(x, y)}L${at(right, low)}`);
     if (!many) dots[kind].push(`M${at(x, y)}h0`);
     if (n > target) rises[kind].push(arrow(right, low, place.yTime(n), place.pitch));
-    const time = (value) => timeText(value, run.schedule.discrete);
-    if (!many || i === chosen || (chosen < 0 && i === 0)) {
-      texts.push(label(`time ${kind}`, x, y - 5, time(t)));
-      const wanted = s !== undefined && n > s && place.pitch > 22;
-      if (wanted || (i === chosen && s !== undefined)) texts.push(label(`target ${kind}`, right, place.base + 10, time(s)));
-    }
+    if (many && i !== chosen && (chosen >= 0 || i > 0)) return;
+    texts.push(label(`time ${kind}`, x, y - 5, time(t)));
+    if (s === undefined || (i !== chosen && (n <= s || place.pitch <= 22))) return;
+    texts.push(label(`target ${kind}`, right, place.base + 10, time(s)));
   });
   const drawn = ["idle", "active"].flatMap((kind) => [
     path(`denoise ${kind}`, drops[kind]),
@@ -130,7 +129,8 @@ function timePanel(run, place, chosen) {
 /** A vertical arrow from y = low up to high, its head as wide as there is room for. */
 function arrow(x, low, high, pitch) {
   const head = Math.min(3, pitch / 5, (low - high) / 2);
-  return `M${at(x, low)}V${at(high)}M${at(x - head, high + 1.4 * head)}L${at(x, high)}L${at(x + head, high + 1.4 * head)}`;
+  const foot = high + 1.4 * head;
+  return `M${at(x, low)}V${at(high)}M${at(x - head, foot)}L${at(x, high)}L${at(x + head, foot)}`;
 }
 
 /** Gamma as a line over the steps it holds for, sigma as a bar where its noise is added; both from 0 to 1. */
@@ -148,7 +148,8 @@ function gammaPanel(run, place) {
     if (!sigma) return;
     const top = place.yGamma(sigma);
     bars[kind].push(`M${at(right - half, place.floor)}V${at(top)}H${at(right + half)}V${at(place.floor)}Z`);
-    if (last < LABELLED && place.pitch > 24) texts.push(label(`sigma ${kind}`, right + 4, top + 7, sigma.toFixed(2).replace(/^0/, ""), "start"));
+    if (last >= LABELLED || place.pitch <= 24) return;
+    texts.push(label(`sigma ${kind}`, right + 4, top + 7, sigma.toFixed(2).replace(/^0/, ""), "start"));
   });
   return [
     path("limit", [`M${at(place.x(0), place.yGamma(1))}H${at(place.x(last + 1))}`]),
@@ -162,8 +163,8 @@ function gammaPanel(run, place) {
 /** A schedule's gamma over progress, thin: the steps pick theirs from it. */
 function curve(run, place) {
   const { gamma } = run;
-  if (typeof gamma === "number" || gamma.shape === "constant" || (gamma.shape === "list" && !gamma.interpolate)) return "";
-  if (!run.steps.length) return "";
+  const flat = typeof gamma === "number" || gamma.shape === "constant";
+  if (flat || (gamma.shape === "list" && !gamma.interpolate) || !run.steps.length) return "";
   const first = run.schedule.progress(run.steps[0].t);
   const points = Array.from({ length: CURVE_POINTS + 1 }, (_, i) => first + ((1 - first) * i) / CURVE_POINTS);
   return "M" + points.map((p) => at(place.xProgress(p), place.yGamma(gammaAt(gamma, p)))).join("L");

@@ -1,12 +1,12 @@
 /**
- * The gamma plot as an element: the picture, a cursor over its steps, gamma's handles, a line that reads numbers out, the
- * notes on what the page can't know, the choice of the model's times, and the numbers as a table for screen readers.
+ * The gamma plot as an element: the picture, a cursor over its steps, gamma's handles, a line that reads numbers out,
+ * the notes on what the page can't know, the choice of the model's times, and the numbers as a table for screen readers.
  */
 
 import { app } from "../../scripts/app.js";
 import { begin, finish, handleLayer, handlesOf } from "./handles.js";
 import { draw, layout, stepText, summary } from "./picture.js";
-import { describe, MODELS, SHIFT_PROPERTY } from "./run_settings.js";
+import { describe, MODELS, SHIFT_PROPERTY, shiftOf } from "./run_settings.js";
 import { titleOf } from "./graph.js";
 
 const ROWS = 200; // of the table
@@ -143,7 +143,7 @@ function tableOf(run) {
 function modelChoice(node, changed) {
   const element = make("label");
   const select = make("select");
-  const shift = () => node.properties?.[SHIFT_PROPERTY] ?? null;
+  const shift = () => shiftOf(node);
   element.append("times of", select);
   for (const name of ["pointerdown", "mousedown"]) select.addEventListener(name, (event) => event.stopPropagation());
   select.addEventListener("change", () => {
@@ -177,7 +177,7 @@ function keepKeys(element) {
   }
 }
 
-/** On the canvas an element covers its node: selecting it, its menu, panning and zooming reach it through the canvas. */
+/** On the canvas an element covers its node: selecting, menu, panning and zooming go through the canvas. */
 function passPointerOn(element) {
   const onCanvas = () => !element.closest("[data-node-id]");
   element.addEventListener("pointerdown", (event) => onCanvas() && app.canvas.processMouseDown(event));

@@ -58,10 +58,15 @@ export function describe(node) {
   return run;
 }
 
-/** The schedule that a node's plot assumes. */
-function scheduleOf(node) {
+/** The shift of the flow that a node's plot assumes; null for Stable Diffusion's times. */
+export function shiftOf(node) {
   const shift = node.properties?.[SHIFT_PROPERTY];
-  return Number.isFinite(shift) && shift > 0 ? flowSchedule(shift) : vpSchedule();
+  return Number.isFinite(shift) && shift > 0 ? shift : null;
+}
+
+function scheduleOf(node) {
+  const shift = shiftOf(node);
+  return shift === null ? vpSchedule() : flowSchedule(shift);
 }
 
 /** The settings of `runTimes`, and of `stage` as `part`. */

@@ -1,5 +1,5 @@
 /**
- * A TCD run's numbers, as `tcd_core` works them out (times.py, gamma.py, schedules.py, sss.py) and nodes/host.py chooses
+ * A TCD run's numbers, as `tcd_core` works them out (times.py, gamma.py, schedules.py, sss.py) and nodes/host.py picks
  * them for a model: pure functions, nothing is touched on import. Errors are SettingErrors with tcd_core's sentences.
  *
  * A schedule has `level(t) -> {t, alpha, sigma}` of x = alpha x_0 + sigma eps, `progress(t)`, `target(tNext, gamma)`,
@@ -15,7 +15,7 @@ export class SettingError extends Error {}
 
 const shown = (value) => (typeof value === "string" ? `'${value.slice(0, 40)}'` : String(value).slice(0, 40));
 
-// -- schedules ----------------------------------------------------------------------------------------------------------
+// -- schedules --------------------------------------------------------------------------------------------------------
 
 let alphaBarTable; // of Stable Diffusion; made on first use
 
@@ -60,7 +60,7 @@ export function flowSchedule(shift = 1) {
   };
 }
 
-// -- times --------------------------------------------------------------------------------------------------------------
+// -- times ------------------------------------------------------------------------------------------------------------
 
 /**
  * `steps` table indices, descending, spread evenly over the grid i k − 1, i = 1 … originalSteps · strength; over all
@@ -91,7 +91,7 @@ export function inferenceIndices(steps, { strength = 1, originalSteps = 50, tota
   });
 }
 
-/** Explicit descending times, whole numbers of the table; a strength below 1 keeps the last floor(length · strength). */
+/** Explicit descending times, whole numbers of the table; of them a strength below 1 keeps the last part. */
 function explicitIndices(times, strength, total) {
   const list = `${times.slice(0, 12).join(", ")}${times.length > 12 ? " …" : ""}`;
   if (times.some((t, i) => i && !(t < times[i - 1]))) {
@@ -127,7 +127,7 @@ export function runTimes(schedule, { steps = 4, denoise = 1, originalSteps = 50,
   return indices.map(schedule.gridTime);
 }
 
-// -- gamma --------------------------------------------------------------------------------------------------------------
+// -- gamma ------------------------------------------------------------------------------------------------------------
 
 /** Numbers separated by commas, semicolons, blanks or new lines. */
 export function parseNumbers(text, what = "gamma values") {
@@ -199,15 +199,15 @@ export function gammaPerStep(gamma, progress, lands = true) {
   const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
   if (gamma.values.length !== needed) {
     throw new SettingError(
-      `the gamma list has ${count(gamma.values.length, "value")}, this run of ${count(progress.length, "step")} needs ` +
-        `${needed} (${lands ? "the last step adds no noise" : "it stops before the end"}): change the list or the ` +
+      `the gamma list has ${count(gamma.values.length, "value")}, this run of ${count(progress.length, "step")} ` +
+        `needs ${needed} (${lands ? "the last step adds no noise" : "it stops before the end"}): change the list or the ` +
         "steps, or switch interpolate on",
     );
   }
   return lands ? [...gamma.values, 0] : [...gamma.values];
 }
 
-// -- the run ------------------------------------------------------------------------------------------------------------
+// -- the run ----------------------------------------------------------------------------------------------------------
 
 /** Standard deviation of the noise that leads from level s to the noisier n, sqrt(sigma_n² − a² sigma_s²). */
 export function noiseBack(s, n) {

@@ -28,7 +28,9 @@ function attach(node) {
 }
 
 function detach(node) {
-  node.removeWidget(plots.get(node).widget);
+  const { widget } = plots.get(node);
+  widget.onRemove?.(); // takes the element off the page
+  node.widgets.splice(node.widgets.indexOf(widget), 1);
   plots.delete(node);
   node.setSize([node.size[0], node.computeSize()[1]]);
 }

@@ -20,7 +20,7 @@ PLOT, TEXT, PICTURE = 190, 96, 380  # room for a gamma plot, a prompt, a picture
 # what newer front ends add to a node: under one whose file is missing, under a pack's nodes, to each widget
 ISSUES, BADGE, TALLER = 36, 24, 4
 PLAIN, OURS = "#3f789e", "#8a6d3b"  # colours of groups
-TINTS = {"Positive prompt": ("#232", "#353"), "Negative prompt": ("#322", "#533"), "Read me": ("#432", "#653")}
+TINTS = {"Positive prompt": ("#232", "#353"), "Negative prompt": ("#322", "#533"), "Read me": ("#432", "#2e2820")}
 
 # node type: (links in, widgets in their order, outputs, extra height); "seed!" is followed by "control after generate"
 NODES = {

@@ -1,7 +1,8 @@
 """Draws the example workflows' thumbnails: `python docs/workflows/draw.py URL`, of a running ComfyUI with this pack.
 
-Each is the graph itself as that front end shows it, without its note and without any picture a model made. Needs
-playwright, Pillow and a Chromium (CHROMIUM_PATH, or `chromium` on the path).
+Each shows the graph as that front end draws it, without its note and without any picture that a model made, and under
+it, larger, the node that the workflow is about. Needs playwright, Pillow and a Chromium (CHROMIUM_PATH, or `chromium`
+on the path).
 """
 
 from __future__ import annotations
@@ -18,9 +19,20 @@ from playwright.sync_api import Page, sync_playwright
 
 FOLDER = Path(__file__).resolve().parents[2] / "example_workflows"
 MARGIN, BARS = 30, 100  # around the graph; the front end's own bars, left and on top
-WIDTH, HEIGHT = 960, 540
-BACKGROUND = (32, 32, 32)
+SIDE, STRIP, LINE = 720, 400, 12  # of the thumbnail, of the graph in it at most, between graph and detail
+BACKGROUND = (20, 20, 20)
 LARGEST = 58_000  # bytes
+ABOUT = (  # the first of these that a workflow has is what it is about
+    "TCDToolkit_Grid",
+    "TCDToolkit_GammaSchedule",
+    "TCDToolkit_GammaPatch",
+    "IPAdapter",
+    "ControlNetApplyAdvanced",
+    "InpaintModelConditioning",
+    "LoraLoader",
+    "KSampler",
+    "TCDToolkit_KSampler",
+)
 OPEN = "async workflow => { await window.app.loadGraphData(workflow, true, true, 'thumbnail'); }"
 MOVE = """([x, y]) => {
     const canvas = window.app.canvas, box = canvas.canvas.getBoundingClientRect();
@@ -30,13 +42,13 @@ MOVE = """([x, y]) => {
 }"""
 
 
-def photograph(page: Page, workflow: dict, whole: bool = False) -> Image.Image:
-    """The graph at its own size; the note too if `whole`."""
+def photograph(page: Page, workflow: dict, note: bool = False) -> tuple[Image.Image, int, int]:
+    """The graph at its own size, and the graph's coordinates of the picture's corner."""
     boxes = [group["bounding"] for group in workflow["groups"]]
-    boxes += [[*node["pos"], *node["size"]] for node in workflow["nodes"] if whole and node["type"] == "MarkdownNote"]
+    boxes += [[*node["pos"], *node["size"]] for node in workflow["nodes"] if note and node["type"] == "MarkdownNote"]
     left, top = (min(box[i] for box in boxes) - MARGIN for i in (0, 1))
     right, bottom = (max(box[i] + box[i + 2] for box in boxes) + MARGIN for i in (0, 1))
-    width, height = round(right - left), round(bottom - top)
+    width, height = right - left, bottom - top
     page.set_viewport_size({"width": width + 2 * BARS, "height": height + 2 * BARS})
     page.evaluate(OPEN, workflow)
     page.keyboard.press("Escape")  # the dialog about a pack that is not there
@@ -44,7 +56,23 @@ def photograph(page: Page, workflow: dict, whole: bool = False) -> Image.Image:
     page.evaluate(MOVE, [BARS - left, BARS - top])
     page.wait_for_timeout(700)
     clip = {"x": BARS, "y": BARS, "width": width, "height": height}
-    return Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")
+    return Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB"), left, top
+
+
+def card(workflow: dict, picture: Image.Image, left: int, top: int) -> Image.Image:
+    """The whole graph above, the node that it is about below."""
+    strip = picture.copy()
+    strip.thumbnail((SIDE, STRIP), Image.LANCZOS)
+    whole = Image.new("RGB", (SIDE, SIDE), BACKGROUND)
+    whole.paste(strip, ((SIDE - strip.width) // 2, 0))
+    height = SIDE - strip.height - LINE
+    named = [[node for node in workflow["nodes"] if node["type"] == name] for name in ABOUT]
+    node = next(nodes[0] for nodes in named if nodes)
+    (x, y), (wide, tall) = node["pos"], node["size"]
+    x, y = x - left + wide // 2 - SIDE // 2, y - top + tall - height + 2 * MARGIN if tall > height else y - top - 90
+    x, y = (max(0, min(value, limit)) for value, limit in ((x, picture.width - SIDE), (y, picture.height - height)))
+    whole.paste(picture.crop((x, y, x + SIDE, y + height)), (0, strip.height + LINE))
+    return whole
 
 
 def stand_in() -> bytes:
@@ -58,14 +86,11 @@ def stand_in() -> bytes:
     return file.getvalue()
 
 
-def thumbnail(picture: Image.Image) -> bytes:
-    """A JPEG of the browser's shape and of at most LARGEST bytes."""
-    picture.thumbnail((WIDTH, HEIGHT), Image.LANCZOS)
-    card = Image.new("RGB", (WIDTH, HEIGHT), BACKGROUND)
-    card.paste(picture, ((WIDTH - picture.width) // 2, (HEIGHT - picture.height) // 2))
+def jpeg(picture: Image.Image) -> bytes:
+    """As good as LARGEST allows."""
     for quality in range(88, 20, -4):
         file = io.BytesIO()
-        card.save(file, "JPEG", quality=quality, optimize=True)
+        picture.save(file, "JPEG", quality=quality, optimize=True)
         if file.tell() <= LARGEST:
             break
     return file.getvalue()
@@ -83,9 +108,9 @@ def main(url: str, large: Path | None = None) -> None:
         page.wait_for_timeout(2000)
         for file in sorted(FOLDER.glob("*.json")):
             workflow = json.loads(file.read_text(encoding="utf-8"))
-            file.with_suffix(".jpg").write_bytes(thumbnail(photograph(page, workflow)))
+            file.with_suffix(".jpg").write_bytes(jpeg(card(workflow, *photograph(page, workflow))))
             if large:
-                photograph(page, workflow, whole=True).save(large / f"{file.stem}.png")
+                photograph(page, workflow, note=True)[0].save(large / f"{file.stem}.png")
         browser.close()
 
 

@@ -12,13 +12,14 @@ from tcd_core.schedules import shift_time
 from tcd_core.sss import Step
 
 VP = VPSchedule.scaled_linear()
-PLOT = """id => app.canvas.graph._nodes.find(n => String(n.id) === id)?.widgets?.find(w => w.name === "tcd_plot")?.element"""
+PLOT = """id => app.canvas.graph._nodes.find(n => String(n.id) === id)
+    ?.widgets?.find(w => w.name === "tcd_plot")?.element"""
 
 
 def element(page, node_id: str):
     """The plot of a node, which must be on the page and visible; waits for it."""
-    found = page.wait_for_function(f"id => {{ const e = ({PLOT})(id); return e?.checkVisibility() ? e : null; }}", arg=node_id)
-    return found.as_element()
+    visible = f"id => {{ const plot = ({PLOT})(id); return plot?.checkVisibility() ? plot : null; }}"
+    return page.wait_for_function(visible, arg=node_id).as_element()
 
 
 def table(page, node_id: str) -> list[list[str]]:

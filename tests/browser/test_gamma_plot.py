@@ -134,7 +134,8 @@ def test_bypassed_schedule_counts_for_nothing(page):
     page.evaluate("id => { app.canvas.graph._nodes.find(n => String(n.id) === id).mode = 4; }", ids["schedule"])
     plots.wait_for_table(page, ids["ksampler"], plots.run(4, 0.7))
     (sampler,) = ui.to_prompt(page).values()
-    assert "gamma_schedule" not in sampler["inputs"] and sampler["inputs"]["gamma"] == 0.7
+    assert "gamma_schedule" not in sampler["inputs"]
+    assert sampler["inputs"]["gamma"] == pytest.approx(0.7)
 
 
 def test_steps_outside_a_stage_are_set_apart(page):
@@ -188,7 +189,7 @@ def test_cursor_reads_the_steps_out(page):
     page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] / 2)
     ui.settle(page)
     noise = f"{plots.run()[1].b:.3f}".lstrip("0")
-    assert readout.text_content() == f"2/4 · t 759 → s 349, + noise {noise} → 499 · γ .3"
+    assert readout.text_content() == f"2/4 · t 759 → s 349, σ {noise} → 499, γ .3"
     page.mouse.move(5, 5)
     cursor = plot.query_selector(".cursor")
     cursor.focus()

@@ -12,8 +12,8 @@ NODES = {
     "ksampler": ("TCDToolkit_KSampler", (300, 0), {}),
     "advanced": ("TCDToolkit_KSamplerAdvanced", (600, 0), {"steps": 8, "start_at_step": 2, "end_at_step": 6}),
     "sampler": ("TCDToolkit_Sampler", (0, 410), {"gamma": 0.8}),
-    "wrong": ("TCDToolkit_GammaSchedule", (900, 0), {"shape": "list", "values": "0.5"}),
-    "many": ("TCDToolkit_KSampler", (900, 410), {"steps": 30, "gamma": 0.5, "denoise": 0.6}),
+    "wrong": ("TCDToolkit_GammaSchedule", (930, 0), {"shape": "list", "values": "0.5"}),
+    "many": ("TCDToolkit_KSampler", (930, 410), {"steps": 30, "gamma": 0.5, "denoise": 0.6}),
 }
 LINKS = [("schedule", 0, "ksampler", "gamma_schedule")]
 # Of text and of what is drawn against the panel behind it: WCAG's contrast ratio. Returns the lowest of each.
@@ -25,11 +25,14 @@ CONTRAST = """plot => {
         .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
         .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
     const panel = luminance(getComputedStyle(plot).backgroundColor);
-    const ratio = colour => { const l = luminance(colour); return (Math.max(l, panel) + 0.05) / (Math.min(l, panel) + 0.05); };
-    const of = (selector, key) => [...plot.querySelectorAll(selector)].map(e => ratio(getComputedStyle(e)[key]));
+    const ratio = l => (Math.max(l, panel) + 0.05) / (Math.min(l, panel) + 0.05);
+    const of = (selector, key) =>
+        [...plot.querySelectorAll(selector)].map(e => ratio(luminance(getComputedStyle(e)[key])));
+    const written = of(".readout, .readout span, .note, label, select", "color");
+    const lines = of("svg .denoise.active, svg .noise.active, svg .gamma.active", "stroke");
     return {
-        text: Math.min(...of("svg text:not(.idle)", "fill"), ...of(".readout, .readout span, .note, label, select", "color")),
-        drawn: Math.min(...of("svg .denoise.active, svg .noise.active, svg .gamma.active", "stroke"), ...of("svg .bar.active", "fill")),
+        text: Math.min(...of("svg text:not(.idle)", "fill"), ...written),
+        drawn: Math.min(...lines, ...of("svg .bar.active", "fill")),
     };
 }"""
 
@@ -100,7 +103,7 @@ def test_picture_of_two_linked_nodes(page, screenshots):
         "ksampler": ("TCDToolkit_KSampler", (330, 0), {"steps": 6}),
     }
     ids = ui.build(page, nodes, LINKS)
-    ui.view(page, 1.5, 120, 120)
+    ui.view(page, 1.5, 140, 160)
     for node in ids.values():
         plots.wait_for_table(page, node, plots.run(6, {"shape": "linear", "start": 0.8, "end": 0.2}))
     boxes = [ui.node_box(page, node) for node in ids.values()]

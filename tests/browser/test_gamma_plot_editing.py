@@ -1,6 +1,7 @@
 """Gamma's handles by mouse and by key, and the plot through undo, copies, subgraphs and reloads."""
 
 import plots
+import pytest
 import ui
 
 SCHEDULE, SAMPLER, KSAMPLER = "TCDToolkit_GammaSchedule", "TCDToolkit_Sampler", "TCDToolkit_KSampler"
@@ -95,8 +96,8 @@ def test_keys_move_a_handle_and_stay_in_the_plot(page):
         ("PageDown", -0.1),
     ):
         page.keyboard.press(key)
-        gamma = round(gamma + change, 3)
-        assert ui.widget(page, node, "gamma") == gamma, key
+        gamma += change
+        assert ui.widget(page, node, "gamma") == pytest.approx(gamma), key
     for key, value in (("End", 1.0), ("Home", 0.0)):
         page.keyboard.press(key)
         assert ui.widget(page, node, "gamma") == value
@@ -112,10 +113,11 @@ def test_keys_move_a_handle_and_stay_in_the_plot(page):
 def test_handles_are_reached_by_tab(page):
     node = ui.build(page, {"it": (SCHEDULE, (0, 0), {})})["it"]
     plots.element(page, node).query_selector(".cursor").focus()
+    focused = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.tagName"
     labels = []
     for _ in range(3):
         page.keyboard.press("Tab")
-        labels.append(page.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.tagName"))
+        labels.append(page.evaluate(focused))
     assert labels == ["gamma at the start", "gamma at the end", "SELECT"]
 
 

@@ -1,4 +1,4 @@
-"""Workflow files with values that no user would enter: no script runs, nothing hangs, and the plot says what is wrong."""
+"""Workflow files with values that no user enters: no script runs, nothing hangs, and the plot says what is wrong."""
 
 import plots
 import pytest
@@ -71,6 +71,8 @@ def test_ten_thousand_interpolated_points_and_a_thousand_steps_are_drawn(page):
 def test_property_of_any_kind_leaves_a_plot(page, shift):
     ui.load(page, workflow("TCDToolkit_KSampler", KSAMPLER, tcd_flow_shift=shift))
     assert len(plots.table(page, "1")) == 4
+    shown = plots.element(page, "1").query_selector("select").evaluate("e => e.selectedOptions[0].text")
+    assert shown == ("Flow, shift 1e+308" if shift == 1e308 else "Stable Diffusion (1.5, 2, XL)")
     assert no_script_ran(page)
 
 

@@ -87,7 +87,8 @@ def load(page, workflow: dict, scale: float = 1.0) -> None:
 
 def view(page, scale: float = 1.0, x: float = 110, y: float = 130) -> None:
     """Zoom, and put the graph's point (0, 0) at (x, y) of the window."""
-    move = "([s, x, y]) => { const c = app.canvas; c.ds.scale = s; c.ds.offset = [x / s, y / s]; c.setDirty(true, true); }"
+    move = """([s, x, y]) => { const { ds } = app.canvas; ds.scale = s; ds.offset = [x / s, y / s];
+                               app.canvas.setDirty(true, true); }"""
     page.evaluate(move, [scale, x, y])
     settle(page)
 
@@ -112,7 +113,7 @@ def build(page, nodes: dict[str, tuple], links: Sequence[tuple] = ()) -> dict[st
             app.extensionManager.workflow?.activeWorkflow?.changeTracker?.checkState();
             return Object.fromEntries(Object.entries(made).map(([name, node]) => [name, String(node.id)]));
         }""",
-        [{name: [kind, list(at), values] for name, (kind, at, values) in nodes.items()}, [list(link) for link in links]],
+        [nodes, list(links)],
     )
     settle(page)
     view(page)

@@ -228,7 +228,14 @@ def test_every_example_has_a_thumbnail():
     assert {file.stem for file in EXAMPLES} == {file.stem for file in EXAMPLES[0].parent.glob("*.jpg")}
     for file in EXAMPLES:
         with Image.open(picture := file.with_suffix(".jpg")) as image:
-            assert image.format == "JPEG" and image.size == (960, 540) and picture.stat().st_size < 60_000
+            assert image.format == "JPEG" and image.size == (720, 720) and picture.stat().st_size < 60_000
+
+
+def test_template_browser_gets_them_all(server):
+    assert sorted(server._request("/workflow_templates")["tcd-toolkit"]) == [file.stem for file in EXAMPLES]
+    for file in EXAMPLES:
+        for path in (file, file.with_suffix(".jpg")):
+            assert server._open(f"/api/workflow_templates/tcd-toolkit/{path.name}").read() == path.read_bytes()
 
 
 def test_stock_samplers_go_on_with_a_lora_from_our_loader(server):

@@ -229,3 +229,11 @@ def test_beside_the_grid_memory_does_not_grow_with_the_cells(results):
 def test_an_interrupt_while_a_cell_is_decoded_begins_no_other(results):
     found = results["interrupted_while_decoding"]
     assert found["ended"] == "interrupted" and found["decoded"] == 2 and found["after"] == found["before"]
+
+
+def test_vaes_that_make_single_pictures_are_taken_and_others_refused(results):
+    found = results["shapes"]
+    assert found.pop("one frame") == found.pop("alpha") == "the same cells"
+    assert len(found) == 3 and all("connect the VAE that belongs to the model" in told for told in found.values()), (
+        found
+    )

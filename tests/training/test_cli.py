@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from training.cli import parse
-from training.recipe import Recipe, load_recipe, recipe_hash, replaced
+from training.recipe import Recipe, dump_toml, load_recipe, recipe_hash, replaced
 from training.recipe_words import fields, is_section, limits
 
 ROOT = Path(__file__).parents[2]
@@ -72,19 +72,31 @@ def test_every_field_can_be_given_on_the_command_line():
 
 
 @pytest.mark.parametrize(
-    ("words", "overridden"),
+    ("words", "overridden", "output"),
     [
-        (["--resume"], False),
-        (["--resume", "--output", "there"], False),
-        (["--resume", "--recipe", "digits"], True),
-        (["--resume", "--forms"], True),
-        (["--training.lr=0.5", "--resume"], True),
+        (["--resume"], False, None),
+        (["--resume", "--output", "there"], False, Path("there")),
+        (["--resume", "--recipe", "digits"], True, Path("outputs/digits")),
+        (["--resume", "--name", "mine"], True, Path("outputs/mine")),
+        (["--resume", "--forms"], True, None),
+        (["--training.lr=0.5", "--resume"], True, None),
     ],
 )
-def test_resume_says_whether_a_recipe_was_given(words, overridden):
+def test_resume_says_whether_a_recipe_was_given_and_which_folder_is_meant(words, overridden, output):
     command = parse(words)
     assert command.resume and command.overridden is overridden
-    assert command.output == Path("there" if "there" in words else "outputs/digits")
+    assert command.output == output and command.named is ("--output" in words)
+
+
+def test_words_that_resume_go_over_the_run_s_own_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = replaced(load_recipe("digits"), name="mine", seed=3, training={"lr": 0.25})
+    (tmp_path / "outputs" / "mine").mkdir(parents=True)
+    (tmp_path / "outputs" / "mine" / "recipe.toml").write_text(dump_toml(recipe))
+    assert parse(["--resume"]).recipe == recipe
+    assert parse(["--resume", "--seed", "4"]).recipe == replaced(recipe, seed=4)
+    assert parse(["--resume", "--recipe", "digits"]).recipe == load_recipe("digits")
+    assert parse(["--seed", "4"]).recipe == replaced(load_recipe("digits"), seed=4)
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_without_anything_to_resume_it_is_refused(commands, tmp_path):
     done = resume(commands, tmp_path)
     assert done.status == 1 and "error: nothing to resume: there is no unfinished run in run" in done.err, done
     done = commands.run("--resume", cwd=tmp_path)
-    assert done.status == 1 and "no unfinished run in outputs/digits" in done.err, done
+    assert done.status == 1 and "error: nothing to resume: there is no unfinished run in outputs. " in done.err, done
     assert not list(tmp_path.iterdir())
 
 

@@ -2,13 +2,13 @@
 
 import json
 import signal
-import socket
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from training_support.commands import at
 from training_support.pretrained import model_words, small_recipe, write_prompts
+from training_support.processes import launch
 from training_support.runs import bytes_in, files_in
 from training_support.tiny import differing, fresh_accelerator
 
@@ -115,20 +115,6 @@ def test_two_and_four_processes_are_one_run(commands, sd15, tmp_path):
     assert all(lora.keys() == loras[0].keys() for lora in loras)
     ups = [torch.cat([lora[key].float().flatten() for key in sorted(lora) if "lora_up" in key]) for lora in loras]
     assert ups[0].norm() > 0 and all((up - ups[0]).norm() < 0.02 * ups[0].norm() for up in ups)
-
-
-def launch(commands, count: int, *words, cwd) -> list:
-    """As many processes of one command, ended."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    sizes = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    started = []
-    for rank in range(count):
-        of_rank = {"RANK": str(rank), "LOCAL_RANK": str(rank), **sizes, **shared} if count > 1 else {}
-        started.append(commands.start(*words, cwd=cwd, variables=of_rank))
-    return [process.wait() for process in started]
 
 
 def test_an_epoch_over_processes_and_accumulation_holds_every_item_as_often_as_it_should(sd15, cats):

@@ -61,7 +61,7 @@ def test_pictures_give_a_lora_that_others_load(pretrained, sd15):
 
 def test_a_run_leaves_its_lora_the_earlier_ones_and_its_losses(pretrained, sd15):
     earlier = "checkpoints/tcd_sd15_step_00000002.safetensors"
-    record = {"recipe.toml", "state.json", "losses.json", "report.json", "loss_curve.png"}
+    record = {"recipe.toml", "origin.json", "state.json", "losses.json", "report.json", "loss_curve.png"}
     assert files_in(pretrained / "run") == {*record, LORA, earlier}
     report = json.loads((pretrained / "run" / "report.json").read_text())
     assert report["files"] == [LORA] and report["seconds"]["tcd"] > 0

@@ -43,6 +43,7 @@ OTHER = {  # where the rule of `varied` does not hold
     "validation.steps": [1, 4],
     "validation.trackers": [],
 }
+NEEDS = {"memory.shard": {"student": {"kind": "full"}}}  # what a field's other value goes with
 
 
 def nested(name: str, value) -> dict:
@@ -74,7 +75,7 @@ def varied(name: str) -> Recipe:
         value = next(choice for choice in choices if choice != default)
     else:
         value = default + 1 if isinstance(default, int) else default / 2 or 0.25
-    return replaced(build({"teacher": {"prediction": "v_prediction"}}), **nested(name, value))
+    return replaced(build({"teacher": {"prediction": "v_prediction"}}), **NEEDS.get(name, {}), **nested(name, value))
 
 
 @pytest.mark.parametrize("name", fields())

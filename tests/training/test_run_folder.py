@@ -10,7 +10,7 @@ import pytest
 
 from training import disk
 from training.disk import OutputError
-from training.run_folder import claim, find_unfinished, finished, mark_finished, resume
+from training.run_folder import claim, find_unfinished, finished, mark_finished, newest_unfinished, resume
 
 CLAIM = """
 import sys
@@ -155,6 +155,23 @@ def test_nothing_to_resume_says_which_runs_are_finished(tmp_path):
     with pytest.raises(OutputError) as error:
         resume(tmp_path / "digits")
     assert f"Finished there: {done[0]}, {done[1]}." in str(error.value)
+
+
+def test_the_newest_unfinished_run_of_a_folder_is_found_whatever_it_is_called(tmp_path):
+    for name, began, done in (("digits", 100, False), ("sdxl", 300, False), ("cats-2", 200, False), ("new", 400, True)):
+        run(tmp_path / name, began, done)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "notes.txt").touch()
+    assert [folder.name for folder in newest_unfinished(tmp_path)] == ["sdxl", "cats-2", "digits"]
+
+
+@pytest.mark.parametrize(("done", "words"), [(0, "in %s. Begin"), (2, "in %s, and 2 finished. Begin")])
+def test_without_an_unfinished_run_nothing_is_resumed(tmp_path, done, words):
+    for number in range(done):
+        run(tmp_path / "outputs" / f"run-{number}", began=1, done=True)
+    with pytest.raises(OutputError) as error:
+        newest_unfinished(tmp_path / "outputs")
+    assert words % (tmp_path / "outputs") in str(error.value)
 
 
 # ---- phases ----

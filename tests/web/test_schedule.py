@@ -12,6 +12,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tcd_core import FlowSchedule, GammaSchedule, VPSchedule, explicit_times, inference_times, plan
@@ -116,8 +117,7 @@ def assert_equal(answer: dict, wanted: list[tuple[float, ...]], case: dict) -> N
     assert "error" not in answer, (answer, case)
     got = [tuple(step[name] for name in ("t", "s", "n", "gamma", "sigma")) for step in answer["steps"]]
     assert len(got) == len(wanted), case
-    for one, other in zip(got, wanted, strict=True):
-        assert one == pytest.approx(other, rel=TOLERANCE, abs=TOLERANCE), case
+    np.testing.assert_allclose(got, wanted, rtol=TOLERANCE, atol=TOLERANCE, err_msg=str(case))
 
 
 def check(answers, cases: list[dict]) -> None:
@@ -134,7 +134,7 @@ def check(answers, cases: list[dict]) -> None:
     assert refused < len(cases) / 2
 
 
-GAMMAS = (0.0, 0.001, 0.1, 0.2, 0.3, 0.5, 0.77, 0.999, 1.0)
+GAMMAS = (0.0, 0.001, 0.3, 0.77, 1.0)
 SHAPED = [
     {"shape": shape, "start": start, "end": end, "exponent": exponent}
     for shape in SHAPES[:-1]
@@ -155,9 +155,8 @@ def test_every_shape_is_tcd_core_s(answers, shift):
     lists = [[round(draw.random(), 3) for _ in range(length)] for length in (1, 2, 3, 7, 19, 60)]
     interpolated = [{"shape": "list", "values": values, "interpolate": True} for values in lists]
     settings = [{"steps": n, "denoise": d} for n in (1, 2, 3, 4, 8, 20, 51) for d in (1.0, 0.4)]
-    check(
-        answers, [{"shift": shift, "settings": s, "gamma": g} for s in settings for g in (*SHAPED, *interpolated)]
-    )
+    gammas = (*SHAPED, *interpolated)
+    check(answers, [{"shift": shift, "settings": s, "gamma": g} for s in settings for g in gammas])
     exact = [
         {"shift": shift, "settings": {"steps": len(values) + 1}, "gamma": {"shape": "list", "values": values}}
         for values in lists
@@ -176,7 +175,8 @@ def test_targets_round_as_the_reference_s_float32(answers):
     times = list(range(999, 0, -1))
     gammas = [i / 100 for i in range(101)]
     in_float64 = 0
-    for gamma, answer in zip(gammas, answers([{"settings": {"times": times}, "gamma": g} for g in gammas]), strict=True):
+    cases = [{"settings": {"times": times}, "gamma": gamma} for gamma in gammas]
+    for gamma, answer in zip(gammas, answers(cases), strict=True):
         targets = {step["n"]: step["s"] for step in answer["steps"][:-1]}
         assert targets == {t: VP.target_time(t, gamma) for t in times[1:]}
         in_float64 += sum(s != math.floor((1 - gamma) * t) for t, s in targets.items())
@@ -216,7 +216,8 @@ def test_hostile_settings_are_refused_with_a_sentence(answers):
     cases += [{"settings": {"steps": 4}, "gamma": {**fine, name: v}} for name in fine for v in HOSTILE]
     cases += [{"settings": {"steps": 4, "denoise": v}, "gamma": 0.3} for v in HOSTILE if v != -1]
     cases += [{"settings": {"steps": 4, "originalSteps": v}, "gamma": 0.3} for v in HOSTILE]
-    cases += [{"settings": {"steps": 4}, "gamma": {"shape": "list", "values": v}} for v in ("abc", "0.1,nan,0", "1 2 3")]
+    lists = ("abc", "0.1,nan,0", "1 2 3")
+    cases += [{"settings": {"steps": 4}, "gamma": {"shape": "list", "values": v}} for v in lists]
     cases += [{"settings": {"times": v}, "gamma": 0.3} for v in ("1,2,3", "nan", "1e308, 4", "9.5, 1", "4, 4", "2, -1")]
     for case, answer in zip(cases, answers(cases), strict=True):
         if answer.get("error") is None:

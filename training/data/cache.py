@@ -73,6 +73,7 @@ def encode(
     num_processes: int = 1,
     wait: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = print,
+    accept: Callable[[Plan], object] = lambda plan: None,
 ) -> Cache:
     """Encode what the cache in ``folder`` lacks of some data, and give the cache of these data.
 
@@ -87,6 +88,7 @@ def encode(
         process_index, num_processes, wait: the processes that share the work; ``wait`` returns when all have called it,
             which may take as long as the whole pass. Process 0 goes through the data, and writes the index.
         say: takes lines for people, on process 0.
+        accept: sees what the data give before anything is encoded, on process 0; its `DataError` ends the pass.
 
     Raises:
         DataError: nothing is left to train on; the data changed during the pass; an encoder gave NaN.
@@ -101,7 +103,7 @@ def encode(
             with _all_come(wait):
                 with _all_come(wait):
                     if process_index == 0:
-                        plan = _begin(work, made_with, captions, say)
+                        plan = _begin(work, made_with, captions, say, accept)
                         write_missing(here / _PLAN, plan)
                 missing = read_missing(here / _PLAN)
                 work.pictures(missing.pictures[mine])
@@ -143,12 +145,19 @@ def _taken(folder: Path) -> Iterator[None]:
         yield
 
 
-def _begin(work: Work, made_with: dict, captions: Sequence[str], say: Callable[[str], None]) -> Plan:
+def _begin(
+    work: Work,
+    made_with: dict,
+    captions: Sequence[str],
+    say: Callable[[str], None],
+    accept: Callable[[Plan], object],
+) -> Plan:
     """Look what is missing in the folder, and whether there is room for it."""
     write_atomically(work.folder / SETTINGS, json.dumps(made_with, indent=1) + "\n")
     say(f"Looking through {work.source} …")
     plan = make_plan(work.source, work.settings, work.folder, fingerprint(made_with), captions, say)
     say(_counted(plan))
+    accept(plan)
     if not plan.pictures and not plan.texts:
         say(f"All of it is in the cache already: {work.folder}")
         return plan

@@ -68,8 +68,10 @@ class Cache:
         self._text_names, self._first_captions = index["texts"], index["captions"]
         self._read = Reader(self.folder.parent)
         of_bucket: dict[tuple[int, int], list[int]] = {}
-        for row, (size, repeats) in enumerate(zip(items["size"], self.repeats, strict=True)):
-            of_bucket.setdefault((size[5], size[4]), []).extend([row] * repeats)
+        # by what they hold: the order of batches is the same when files were moved or renamed
+        for row in sorted(range(len(self)), key=lambda row: (self._pictures[row], self._captions[row])):
+            size = items["size"][row]
+            of_bucket.setdefault((size[5], size[4]), []).extend([row] * self.repeats[row])
         self._order = Order(of_bucket)
         self._buckets = {bucket: len(rows) for bucket, rows in sorted(of_bucket.items())}
         self.epoch = sum(self.repeats)

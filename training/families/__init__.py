@@ -72,8 +72,9 @@ class Family(Protocol):
     def condition(self, labels: Tensor) -> dict[str, Tensor]:
         """What the network is told of these labels; ``no_label`` is the unconditional one."""
 
-    def prepare(self, accelerator: Accelerator) -> None:
-        """What is to be done once before training: data encoded."""
+    def prepare(self, accelerator: Accelerator, origin=None) -> None:
+        """What is to be done once before training: data encoded, once ``origin`` (an `Origin`) has found that they are
+        those the run began with."""
 
     def judge(self) -> Judge | None:
         """What the family's pictures are measured by; None for a family that is not measured at its run's end."""

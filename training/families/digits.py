@@ -57,7 +57,7 @@ class DigitsFamily:
             torch.manual_seed(recipe.seed)
             self.network, self.tokens = make_network(teacher.width)
 
-    def prepare(self, accelerator) -> None:
+    def prepare(self, accelerator, origin=None) -> None:
         """Nothing: the data are scikit-learn's."""
 
     def output(self, network: nn.Module, x: Tensor, times: Tensor, condition: Condition) -> Tensor:

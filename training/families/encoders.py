@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import models
 from ..samplers import guided, sample_solver
+from . import vae
 
 TOKENS = 77
 
@@ -32,12 +33,13 @@ class Encoders:
     def fingerprint(self) -> str:
         """Of all that determines the encodings but the data's settings."""
         family, model = self.family, self.family.recipe.model
-        made = [family.found.fingerprint, "fp16", sum_of(family.found.configs), self._vocabulary()]
+        made = [family.found.fingerprint, "fp16", sum_of(family.found.configs), self.vocabulary]
         if family.recipe.data.prompts:  # the teacher's own pictures
             made += [family.prediction, str(family.zero_terminal_snr), model.dtype]
         return " ".join(made)
 
-    def _vocabulary(self) -> str:
+    @property
+    def vocabulary(self) -> str:
         """Stands for the tokenizers' files, where they are not CLIP's own."""
         found, given = self.family.found, self.family.recipe.model.vocabulary
         own = [] if found.single else [found.path / "tokenizer", found.path / "tokenizer_2"]
@@ -45,11 +47,10 @@ class Encoders:
         files = sorted(path for folder in folders for path in folder.glob("*") if path.suffix in (".json", ".txt"))
         return sum_of([[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in files])
 
-    @torch.no_grad()
     def latents(self, pixels: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [−1, 1] → latents (B, 4, H/8, W/8): the posterior's mean, scaled."""
-        vae = self._only("vae", lambda: models.load_vae(self.family.found, device=self.device))
-        return (vae.encode(pixels.to(self.device)).latent_dist.mean * vae.config.scaling_factor).half().cpu()
+        loaded = self._only("vae", lambda: models.load_vae(self.family.found, device=self.device))
+        return vae.encode(loaded, pixels.to(self.device)).half().cpu()
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from ..data.cache import Cache, encode
 from ..draws import WHOLE
 from ..recipe import Recipe
 from ..student import Condition
+from . import vae
 from .encoders import Encoders
 from .unet import LORA_TARGETS
 
@@ -71,28 +72,33 @@ class LatentDiffusionFamily:
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
-    def prepare(self, accelerator, say: Callable[[str], None] = print) -> None:
+    def prepare(self, accelerator, say: Callable[[str], None] = print, origin=None) -> None:
         """Fill the cache, or find it filled; afterwards only the UNet is in memory.
 
+        Args:
+            origin: the `Origin` of the run, which looks at the data before they are encoded.
+
         Raises:
-            DataError: nothing to train on.  OutputError: no room for the cache.
+            DataError: nothing to train on, or other data than the run began with.  OutputError: no room for the cache.
             KeyboardInterrupt: with what became of it.
         """
         data, prompts = self.recipe.data, list(self.recipe.validation.prompts)
+        source, settings = open_source(data), Settings.of(data, self.resolution)
         folder = Path(data.cache or Path("outputs") / "cache")
         self.device = accelerator.device
         try:
             self.cache = encode(
-                open_source(data),
+                source,
                 Encoders(self, self.device),
                 folder,
-                Settings.of(data, self.resolution),
+                settings,
                 captions=prompts,
                 picture_batch=data.encode_batch,
                 process_index=accelerator.process_index,
                 num_processes=accelerator.num_processes,
                 wait=accelerator.wait_for_everyone,
                 say=say if accelerator.is_main_process else lambda line: None,
+                accept=lambda plan: origin and origin.check_data(plan, settings, source),
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f" while the data were encoded: what is done stays in {folder}") from None
@@ -132,11 +138,9 @@ class LatentDiffusionFamily:
         return network(x.to(self.dtype), times, text, added_cond_kwargs=added, return_dict=False)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [−1, 1] of latents; the VAE is loaded for it and let go."""
-        vae = models.load_vae(self.found, device=self.device)
-        with torch.no_grad():
-            pictures = [vae.decode(x[None].to(self.device) / vae.config.scaling_factor).sample.cpu() for x in latents]
-        return torch.cat(pictures).float().clamp(-1, 1)
+        """Pictures (B, 3, H, W) in [−1, 1] of latents, one at a time; the VAE is loaded for it and let go."""
+        dtype = vae.decoding_dtype(latents, self.device)
+        return vae.decode(models.load_vae(self.found, dtype=dtype, device=self.device), latents)
 
     # -- not of these families -----------------------------------------------------------------------------------------
 

@@ -32,13 +32,16 @@ SIDE = 512  # of a decoded picture; its latent is 8 × 8
 
 
 class NotingVAE:
-    """Decodes to SIDE × SIDE pixels, and calls `note` with each latent on the way."""
+    """Decodes to SIDE × SIDE pixels `shaped` as other VAEs do it, and calls `note` with each latent on the way."""
 
-    def __init__(self, note):
-        self.note = note
+    def __init__(self, note=lambda samples: None, shaped=lambda pictures: pictures):
+        self.note, self.shaped = note, shaped
 
     def decode(self, samples):
         self.note(samples)
+        return self.shaped(self.pictures(samples))
+
+    def pictures(self, samples):
         return torch.nn.functional.interpolate(samples[:, :3].sigmoid(), (SIDE, SIDE)).movedim(1, -1).contiguous()
 
 
@@ -127,6 +130,26 @@ def interrupted_while_decoding() -> dict:
     return {"decoded": len(counts), "before": counts[-1], "after": len(EVALUATIONS), "ended": ended}
 
 
+def shapes() -> dict:
+    """What becomes of what other VAEs give: a picture as a video of one frame, with alpha, two frames, sound."""
+    shaped = {
+        "one frame": lambda pictures: pictures[:, None],
+        "alpha": lambda pictures: torch.cat([pictures, pictures[..., :1]], -1),
+        "two frames": lambda pictures: pictures[:, None].repeat(1, 2, 1, 1, 1),
+        "sound": lambda pictures: pictures[..., 0],
+        "grey": lambda pictures: pictures[..., :1],
+    }
+    expected, found = draw(NotingVAE(), random_latent(2))[1], {}
+    for name, function in shaped.items():
+        try:
+            cells = draw(NotingVAE(shaped=function), random_latent(2))[1]
+            same = all(torch.equal(cell, alone) for cell, alone in zip(cells, expected, strict=True))
+            found[name] = "the same cells" if same else "other cells"
+        except ValueError as error:
+            found[name] = str(error)
+    return found
+
+
 with torch.inference_mode():  # as the host runs its nodes
-    parts = (equal_latents, memory, interrupted_while_decoding)
+    parts = (equal_latents, memory, interrupted_while_decoding, shapes)
     Path(sys.argv[1]).write_text(json.dumps({part.__name__: part() for part in parts}))
