@@ -30,6 +30,7 @@ The run:
 
 - `phases`: teacher, then students, each trained and saved once
 - `loop`: the optimiser's loop; `stopping`: signals, and losses that explode
+- `sharding`: full fine-tuning with weights, averages and moments in parts over the processes (FSDP)
 - `checkpoint`: atomic checkpoints in one file; `disk`: files written whole or not at all
 - `opening`, `run_folder`, `folder_lock`: claiming, resuming and holding a run's folder; `origin`: what it began with
 - `lora_file`, `lora_metadata`: LoRAs in kohya's layout
