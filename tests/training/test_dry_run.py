@@ -132,7 +132,7 @@ def test_offloaded_averages_take_no_device_memory_and_activations_less(stepped):
 def test_the_gradients_of_a_pass_before_stand_beside_a_pass_s_activations(stepped):
     once, accumulated = (stepped(training={"batch": n, "accumulation": n})[1].memory for n in (1, 2))
     more = accumulated["activations"] - once["activations"]
-    assert 0 < more <= once["gradients"] == accumulated["gradients"]
+    assert once["gradients"] == accumulated["gradients"] and 0 < more < 1.01 * once["gradients"]
 
 
 def test_full_fine_tuning_holds_the_teacher_besides(stepped):

@@ -1,38 +1,71 @@
 """Memory that is worked out is what lives: against autograd's own saved tensors, and against the CPU's allocator."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from training_support.pretrained import RANK, SIDE, small_recipe
+from training_support.pretrained import small_recipe
 from training_support.tiny import fresh_accelerator
 
+from tcd_core import VPSchedule
 from training import families, timed_step
 from training.data.buckets import Size
-from training.families import vae
 from training.families.encoders import Encoders
+from training.families.latent_diffusion import DTYPES, LatentDiffusionFamily, Spec
 from training.live_tensors import LiveTensors
 from training.memory_arithmetic import drawing_need, encoding_needs, step_bytes
 from training.objective import TrajectoryDistillation
 from training.random_data import RandomData
-from training.recipe import replaced
+from training.recipe import build, replaced
 
 
-@pytest.fixture
-def recipe(sd15, cats):
-    """Of a model of some eight million parameters."""
-    return small_recipe(sd15, cats)
+class SmallFamily(LatentDiffusionFamily):
+    """Stable Diffusion's kind of UNet with two levels, from its config alone."""
+
+    def __init__(self, recipe) -> None:
+        self.recipe, self.spec, self.dtype = recipe, Spec("sd15", "", ""), DTYPES[recipe.model.dtype]
+        self.found = SimpleNamespace(configs={"unet": CONFIG})
+        self.schedule, self.prediction = VPSchedule.scaled_linear(), "epsilon"
 
 
-def task_of(recipe, side: int = SIDE) -> TrajectoryDistillation:
-    family = families.build(recipe)
-    family.load()
-    family.data = RandomData(family, Size(side, side))
+CONFIG = {
+    "block_out_channels": [32, 64],
+    "layers_per_block": 1,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "cross_attention_dim": 32,
+    "attention_head_dim": 4,
+}
+SIDE = 128
+RECIPE = build(
+    {
+        "family": "sd15",
+        "baseline": False,
+        "model": {"dtype": "fp32", "resolution": SIDE},
+        "student": {"rank": 2, "alpha": 2.0},
+        "training": {"steps": 3, "batch": 2},
+    }
+)
+
+
+def recipe_of(**sections):
+    return replaced(RECIPE, **sections)
+
+
+def task_of(recipe) -> TrajectoryDistillation:
+    family = SmallFamily(recipe)
+    family.network = UNet2DConditionModel.from_config(CONFIG).eval()
+    if recipe.memory.gradient_checkpointing:
+        family.network.enable_gradient_checkpointing()
+    family.data = RandomData(family, Size(SIDE, SIDE))
     return TrajectoryDistillation(family, recipe)
 
 
-def worked_out(recipe, side: int = SIDE, samples: int = 2, accumulated: bool = False) -> dict[str, int]:
-    return step_bytes(families.build(recipe), recipe, Size(side, side), samples, accumulated)
+def worked_out(recipe, accumulated: bool = False) -> dict[str, int]:
+    return step_bytes(SmallFamily(recipe), recipe, Size(SIDE, SIDE), 2, accumulated)
 
 
 class Saved(torch.autograd.graph.saved_tensors_hooks):
@@ -75,9 +108,8 @@ def test_tensors_live_from_when_they_are_made_until_nothing_holds_them():
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_what_lives_after_a_forward_pass_is_what_autograd_saved(recipe, checkpointing):
-    recipe = replaced(recipe, memory={"gradient_checkpointing": checkpointing})
-    task = task_of(recipe)
+def test_what_lives_after_a_forward_pass_is_what_autograd_saved(checkpointing):
+    task = task_of(recipe_of(memory={"gradient_checkpointing": checkpointing}))
     batch = task.draw(0)
     saved = Saved([*task.parameters(), *task.buffers()])
     with saved:
@@ -89,13 +121,11 @@ def test_what_lives_after_a_forward_pass_is_what_autograd_saved(recipe, checkpoi
 
 
 @pytest.mark.parametrize(("checkpointing", "off"), [(False, 0.01), (True, 0.1)])
-def test_a_step_s_peak_is_the_allocator_s(recipe, checkpointing, off):
+def test_a_step_s_peak_is_the_allocator_s(checkpointing, off):
     """With checkpointing a little more is allocated: random states at each block."""
-    recipe = replaced(recipe, memory={"gradient_checkpointing": checkpointing})
-    task, side = task_of(recipe, 2 * SIDE), 2 * SIDE
-    batch = task.draw(0)
-    memory = worked_out(recipe, side)
-    peak = memory["activations"] + memory["gradients"]
+    recipe = recipe_of(memory={"gradient_checkpointing": checkpointing})
+    task, memory = task_of(recipe), worked_out(recipe)
+    batch, peak = task.draw(0), memory["activations"] + memory["gradients"]
     assert allocated(lambda: task(batch).mean().backward()) == pytest.approx(peak, rel=off)
 
 
@@ -107,56 +137,56 @@ def test_a_step_s_peak_is_the_allocator_s(recipe, checkpointing, off):
         {"objective": {"form": "tcf_s_plus", "target": "ema"}, "training": {"batch": 4, "accumulation": 2}},
     ],
 )
-def test_without_weights_it_is_what_a_dry_run_counts(recipe, sections):
-    recipe = replaced(recipe, **sections)
-    counted = timed_step.one_step(task_of(recipe), fresh_accelerator()).memory
+def test_without_weights_it_is_what_a_dry_run_counts(sections):
+    recipe = recipe_of(**sections)
+    task = task_of(recipe)
+    counted = timed_step.one_step(task, fresh_accelerator()).memory
     found = worked_out(recipe, accumulated=recipe.training.accumulation > 1)
-    counted["optimiser"] -= 4 * sum(1 for _ in task_of(recipe).trainable())  # torch counts each tensor's steps
+    counted["optimiser"] -= 4 * len(task.trainable())  # torch counts each tensor's steps
     assert found.pop("activations") == pytest.approx(counted.pop("activations"), rel=0.02)  # there the draws as well
     assert found == counted
 
 
-def test_autocast_keeps_norms_in_float32_as_gpus_do(recipe):
-    """So the halves of bf16 are more than half."""
-    base = replaced(recipe, model={"dtype": "bf16"}, training={"precision": "bf16"})
-    whole, half = worked_out(recipe, accumulated=True), worked_out(base, accumulated=True)
+def test_autocast_keeps_norms_in_float32_as_gpus_do():
+    """So of bf16's activations more than half stay."""
+    whole = worked_out(recipe_of(), accumulated=True)
+    half = worked_out(recipe_of(model={"dtype": "bf16"}, training={"precision": "bf16"}), accumulated=True)
     assert half["frozen network"] == whole["frozen network"] / 2
     assert 0.55 < half["activations"] / whole["activations"] < 0.9
 
 
-def test_moments_of_8_bits_are_two_bytes_a_value_and_more_for_small_tensors(recipe):
-    found = worked_out(replaced(recipe, memory={"optimizer": "adamw8bit"}, student={"rank": 32 * RANK}))
+def test_moments_of_8_bits_are_two_bytes_a_value_and_more_for_small_tensors():
+    found = worked_out(recipe_of(memory={"optimizer": "adamw8bit"}, student={"rank": 128}))
     assert 2 < found["optimiser"] / (found["what is trained"] / 4) < 2.6
 
 
+# ---- before it, and beside it ----
+
+
+@pytest.fixture
+def recipe(sd15, cats):
+    return small_recipe(sd15, cats)
+
+
 def test_encoding_pictures_takes_what_was_worked_out(recipe):
-    size = Size(2 * SIDE, SIDE)
-    family = families.build(recipe)
+    family, size = families.build(recipe), Size(128, 64)
     encoders, (weights, working) = Encoders(family, torch.device("cpu")), encoding_needs(family, size)["pictures"]
     pictures = torch.zeros(recipe.data.encode_batch, 3, size.height, size.width)
     encoders.latents(pictures)
-    loaded = encoders._loaded
-    assert weights == sum(p.nbytes for p in loaded.parameters())
-    pictures_on_the_device = pictures.nbytes
-    with LiveTensors() as live:
-        encoders.latents(pictures)
-    assert working == pytest.approx(live.peak + pictures_on_the_device, rel=0.02)
-    assert working == pytest.approx(allocated(lambda: encoders.latents(pictures)) + pictures_on_the_device, rel=0.1)
+    assert weights == sum(p.nbytes for p in encoders._loaded.parameters())
+    found = allocated(lambda: encoders.latents(pictures)) + pictures.nbytes
+    assert working == pytest.approx(found, rel=0.1)
 
 
 def test_prompts_need_text_encoders_beside_the_teacher(recipe):
     family = families.build(replaced(recipe, data={"images": "", "prompts": "file"}))
     family.load()
     network = sum(p.nbytes for p in family.network.parameters())
-    needs = encoding_needs(family, Size(SIDE, SIDE))
+    needs = encoding_needs(family, Size(64, 64))
     assert list(needs) == ["prompts", "captions"]
     assert needs["prompts"].weights == network + needs["captions"].weights
 
 
-def test_a_large_picture_s_decoding_is_that_of_bf16_and_then_of_tiles(recipe):
-    at = {side: drawing_need(families.build(replaced(recipe, model={"resolution": side}))) for side in (768, 1024, 2048)}
-    assert at[1024].weights == at[768].weights / 2 == at[2048].weights
-    assert at[1024].working < at[768].working
-    picture = 3 * 4 * 2048**2
-    assert at[2048].working < at[1024].working + 4 * picture, "a tile's, and the picture that is put together"
-    assert vae.PIXELS == 1024**2
+def test_a_large_picture_is_decoded_in_half_the_memory(recipe):
+    small, large = (drawing_need(families.build(replaced(recipe, model={"resolution": n}))) for n in (768, 1024))
+    assert large.weights == small.weights / 2 and large.working < small.working
