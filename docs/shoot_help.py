@@ -24,7 +24,7 @@ from host_support import tiny_checkpoints  # noqa: E402
 from host_support.host import find_host  # noqa: E402
 from host_support.server import make_base_directory, start_server, stop_server  # noqa: E402
 
-CHECKPOINT, LORA = "my_checkpoint.safetensors", "tcd-sd15-lora.safetensors"
+CHECKPOINT, LORA = "my-model.safetensors", "tcd_my-model.safetensors"
 TOLD = {
     "tcd.form": "tcf1",
     "tcd.training_span": "k=20, N=1000, s in [0, t_n]",

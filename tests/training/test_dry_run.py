@@ -1,7 +1,6 @@
 import pytest
 import torch
 from safetensors import safe_open
-from torch import nn
 from training_support.pretrained import RANK, SIDE, model_words, small_recipe, write_pictures, write_small_checkpoint
 from training_support.runs import bytes_in
 from training_support.tiny import fresh_accelerator

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from training_support.pretrained import small_recipe
 
 from training import families, models
 from training.families import vae
@@ -54,8 +55,6 @@ def test_large_pictures_are_encoded_one_by_one_to_the_same_latents(loaded, monke
 
 
 def test_the_cache_s_pass_encodes_this_way(sd15, cats, monkeypatch):
-    from training_support.pretrained import small_recipe
-
     encoders = Encoders(families.build(small_recipe(sd15, cats)), CPU)
     encoders.latents(noise(1, 3, 64, 64))
     sizes = calls_of(encoders._loaded.encoder, monkeypatch)
@@ -85,8 +84,6 @@ def test_above_768_px_it_is_in_bf16_where_there_is_that(side, dtype, monkeypatch
 
 def test_bf16_s_pictures_are_float32_s_within_a_hundredth_of_their_range(sd15, cats, loaded, monkeypatch):
     """On average; of the largest differences a tenth."""
-    from training_support.pretrained import small_recipe
-
     latents, family = noise(1, 4, 8, 8), families.build(small_recipe(sd15, cats))
     whole = family.decode(latents)
     monkeypatch.setattr(vae, "SMALL", 32**2)
