@@ -26,7 +26,7 @@ def test_linked_files_exist():
 
 
 def test_every_option_of_the_trainer_is_one():
-    words = re.findall(r"(?<![\w`-])`?(--[a-z][\w.-]*)", README[README.index("## See it work") :])
+    words = re.findall(r"(?<![\w`-])`?(--[a-z][\w.-]*)", README[README.index("## Distil your own") :])
     known = {f"--{name}" for name in fields()} | {f"--{name}" for name in _Options.__dataclass_fields__}
     others = {"--help", "--gamma", "--num_processes", "--multi_gpu", "--logdir", "--device", "--epsilon"}
     for word in {word.rstrip(".") for word in words} - others:

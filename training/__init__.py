@@ -37,6 +37,11 @@ The run:
 - `pretrained`: what a pretrained model's run has besides: `validation` grids, `trackers`, `checkpoint_lora`, and at its
   end `comfyui`: LoRA and workflow in ComfyUI's folders
 
+Before a run:
+
+- `dry_run`: what it would take of memory, disk and time; `timed_step`: one step, timed and weighed; `random_data`
+- `memory_arithmetic`: a GPU's memory worked out without one; `live_tensors`: what lives while something is computed
+
 The results:
 
 - `measure`: every method sampled and judged; `metrics`: Fréchet distance, complexity

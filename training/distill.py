@@ -58,6 +58,7 @@ def run(command: Command) -> None:
     from . import families
     from .folder_lock import lock
     from .phases import run_phases
+    from .sharding import check_launch
     from .stopping import catch_signals, terminated_as_interrupted
 
     # other processes wait while the first goes through the data, which may take hours
@@ -79,6 +80,7 @@ def run(command: Command) -> None:
             # the target's weights, cast without a graph, are not to be taken for the student's, as older torch does
             kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
         )
+        check_launch(accelerator)
         parts = seed_folders(recipe, folder)
         for seed, part in parts:
             part.mkdir(exist_ok=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 
 from . import families
@@ -139,13 +140,15 @@ def _memory_besides(family, largest: Size, step: Step) -> dict[str, str]:
     """What there is on a GPU while the data are encoded, and while validation pictures are decoded."""
     count = f"{family.recipe.data.encode_batch} of {largest.width}×{largest.height}"
     counts = {"captions": f"{CAPTIONS} captions", "pictures": count, "prompts": count}
-    needs = encoding_needs(family, largest)
+    try:
+        needs, grid = encoding_needs(family, largest), drawing_need(family)
+    except Exception as error:  # torch promises nothing of tensors without values, and the rest stands without them
+        return {"not known": f"this torch, {torch.__version__}, can't work it out ({type(error).__name__}: {error})"}
     lines = {f"encoding {name}": _needed(need, f"for {counts[name]}") for name, need in needs.items()}
     if family.recipe.validation.every:
         beside = sum(n for name, n in step.memory.items() if name not in ("gradients", "activations"))
-        need = drawing_need(family)
-        whole = human_size(sum(need) + beside)
-        lines["decoding a grid"] = f"{_needed(need, 'for one picture')}; {whole} with what the training holds"
+        whole = human_size(sum(grid) + beside)
+        lines["decoding a grid"] = f"{_needed(grid, 'for one picture')}; {whole} with what the training holds"
     return lines
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 
 class LiveTensors(TorchDispatchMode):
@@ -74,5 +74,12 @@ def without_values(values, mode: FakeTensorMode):
     return tree_map(lambda value: mode.from_tensor(value) if isinstance(value, Tensor) else value, values)
 
 
-def _tensors(values) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+def _tensors(values) -> Iterator[Tensor]:
+    """The tensors in an operation's arguments or results."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, (tuple, list)):
+        for value in values:
+            yield from _tensors(value)
+    elif isinstance(values, dict):
+        yield from _tensors(list(values.values()))

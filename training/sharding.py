@@ -48,6 +48,16 @@ def check_torch() -> None:
         ) from error
 
 
+def check_launch(accelerator: Accelerator) -> None:
+    """Refuse accelerate's own ways of sharing a network out, which know nothing of teacher and averages, by a
+    ValueError."""
+    if (kind := accelerator.distributed_type.value) in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        raise ValueError(
+            f"accelerate was started with {kind}: start it without (accelerate launch --multi_gpu). Full fine-tuning is "
+            "shared out by --memory.shard"
+        )
+
+
 def shards_of(task: nn.Module) -> Shards | None:
     """The shards of what a task trains; None where each process has it whole."""
     return getattr(task, "shards", None)

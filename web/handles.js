@@ -1,12 +1,13 @@
 /**
  * Gamma's handles: which there are and where, and moving them by pointer and by key. A handle is a slider (ARIA) of the
- * plot's own; a whole drag, or one key, is one undo step. Nothing is touched on import.
+ * plot's own; a whole drag, or a key for as long as it is held, is one undo step. Nothing is touched on import.
  */
 
 import { app } from "../../scripts/app.js";
 import { isLinked, sourceOf, widgetOf } from "./graph.js";
 import { fraction } from "./picture.js";
 import { NODE } from "./run_settings.js";
+import { NUMBERS } from "./schedule.js";
 
 const MOST = 64; // points of a list that get handles
 const TARGET = 24; // CSS pixels that can be hit, where there is room
@@ -58,13 +59,12 @@ export function handlesOf(node, run, place) {
   }));
 }
 
-const NUMBER = /[^,;\s]+/g;
-const numbersIn = (text) => text.match(NUMBER) ?? [];
+const numbersIn = (text) => text.match(NUMBERS) ?? [];
 
 /** A list's text with its i-th number replaced, everything else as it was written. */
 export function withNumber(text, i, value) {
   let place = -1;
-  return text.replace(NUMBER, (piece) => (++place === i ? String(value) : piece));
+  return text.replace(NUMBERS, (piece) => (++place === i ? String(value) : piece));
 }
 
 const rounded = (value) => Math.round(Math.min(Math.max(value, 0), 1) * 1000) / 1000;
@@ -75,6 +75,7 @@ const rounded = (value) => Math.round(Math.min(Math.max(value, 0), 1) * 1000) / 
  */
 export function handleLayer(overlay, onLook) {
   const elements = [];
+  const letGoOf = new WeakMap(); // element → ends the undo step of a key that is held on it
   let handles = [];
   let place = null;
 
@@ -90,15 +91,24 @@ export function handleLayer(overlay, onLook) {
     made.addEventListener("focus", look);
     made.addEventListener("pointerenter", look);
     for (const gone of ["blur", "pointerleave"]) made.addEventListener(gone, () => onLook(""));
+    let holding = false;
+    const letGo = () => {
+      if (holding) finish();
+      holding = false;
+    };
+    letGoOf.set(made, letGo);
+    made.addEventListener("blur", letGo);
+    made.addEventListener("keyup", letGo);
     made.addEventListener("keydown", (event) => {
       const handle = own();
+      if (event.ctrlKey || event.metaKey || event.altKey) letGo(); // so that Ctrl+Z finds the step finished
       if (!handle || event.ctrlKey || event.metaKey || event.altKey) return;
       const wanted = event.key in KEYS ? handle.get() + KEYS[event.key] : ENDS[event.key];
       if (wanted === undefined) return;
       event.preventDefault();
-      begin();
+      if (!holding) begin();
+      holding = true;
       move(wanted);
-      finish();
       look();
     });
     made.addEventListener("pointerdown", (event) => drag(event, made, own, move, look));
@@ -144,7 +154,11 @@ export function handleLayer(overlay, onLook) {
 
   return (newHandles, newPlace) => {
     [handles, place] = [newHandles, newPlace];
-    while (elements.length > handles.length) elements.pop().remove();
+    while (elements.length > handles.length) {
+      const gone = elements.pop();
+      letGoOf.get(gone)();
+      gone.remove();
+    }
     while (elements.length < handles.length) overlay.append(elements[elements.push(make()) - 1]);
     const room = handles.length > 1 ? Math.abs(handles[1].x - handles[0].x) : TARGET;
     handles.forEach((handle, i) => {

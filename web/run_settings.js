@@ -28,10 +28,11 @@ const OURS = ["tcd", "tcd_toolkit"]; // the names of our scheduler in the host's
 
 /** What `node.properties` holds of the model's times: absent for Stable Diffusion's, a flow's shift otherwise. */
 export const SHIFT_PROPERTY = "tcd_flow_shift";
+// `total` and `exact` are those of the host's table where they are not 1000 and the shift that is saved
 export const MODELS = [
   { label: "Stable Diffusion (1.5, 2, XL)", shift: null },
   { label: "Flow, shift 3 (SD3)", shift: 3 },
-  { label: "Flow, shift 3.16 (Flux)", shift: 3.158 },
+  { label: "Flow, shift 3.16 (Flux)", shift: 3.158, exact: Math.exp(1.15), total: 10000 },
   { label: "Flow, no shift", shift: 1 },
 ];
 
@@ -66,7 +67,9 @@ export function shiftOf(node) {
 
 function scheduleOf(node) {
   const shift = shiftOf(node);
-  return shift === null ? vpSchedule() : flowSchedule(shift);
+  if (shift === null) return vpSchedule();
+  const model = MODELS.find((one) => one.shift === shift);
+  return flowSchedule(model?.exact ?? shift, model?.total);
 }
 
 /** The settings of `runTimes`, and of `stage` as `part`. */

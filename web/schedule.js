@@ -7,11 +7,21 @@
  */
 
 export const SHAPES = ["constant", "linear", "cosine", "power", "list"];
-export const TOTAL = 1000; // training times of every model drawn here
+const TOTAL = 1000; // training times of a model, and how explicit times count on finer tables too
 const LONGEST_TEXT = 200_000; // characters of a list that are read
 
 /** A setting the nodes would refuse; the message says what was wrong and what to do. */
 export class SettingError extends Error {}
+
+/** The numbers of a list as people type it; commas as Chinese and Japanese keyboards write them separate too. */
+export const NUMBERS = /[^,;\s，；、]+/g;
+
+/** A number as Python's "g" writes it. */
+function general(value) {
+  const [digits, exponent] = value.toExponential(5).split("e");
+  if (value === 0 || (exponent >= -4 && exponent < 6)) return String(Number(value.toPrecision(6)));
+  return `${Number(digits)}e${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
+}
 
 const shown = (value) => (typeof value === "string" ? `'${value.slice(0, 40)}'` : String(value).slice(0, 40));
 
@@ -46,14 +56,17 @@ export function vpSchedule() {
   };
 }
 
-/** A rectified flow: times 0 … 1 after the model's shift, alpha = 1 − t, sigma = t; s = (1 − gamma) t_next. */
-export function flowSchedule(shift = 1) {
+/**
+ * A rectified flow: times 0 … 1 after the model's shift, alpha = 1 − t, sigma = t; s = (1 − gamma) t_next. `total` is
+ * the length of the host's table, whose entries nodes/host.py picks: 10000 for Flux.
+ */
+export function flowSchedule(shift = 1, total = TOTAL) {
   if (!(shift > 0 && Number.isFinite(shift))) throw new SettingError(`shift must be positive, got ${shown(shift)}`);
   const shifted = (t) => (shift * t) / (1 + (shift - 1) * t);
   return {
-    total: TOTAL,
+    total,
     discrete: false,
-    gridTime: (index) => shifted((index + 1) / TOTAL),
+    gridTime: (index) => shifted((index + 1) / total),
     level: (t) => ({ t, alpha: 1 - t, sigma: t }),
     progress: (t) => 1 - t,
     target: (tNext, gamma) => (1 - gamma) * tNext,
@@ -74,11 +87,16 @@ export function inferenceIndices(steps, { strength = 1, originalSteps = 50, tota
   const most = Math.trunc(total * strength);
   if (steps > most) {
     throw new SettingError(
-      `${steps} steps at denoise ${strength} are more than the ${most} times the model has there: use fewer steps or ` +
+      `${steps} steps at denoise ${general(strength)} are more than the ${most} times the model has there: use fewer steps or ` +
         "a higher denoise",
     );
   }
-  if (!Number.isInteger(originalSteps) || originalSteps < 1 || originalSteps > total) {
+  if (Number.isInteger(originalSteps) && originalSteps > total) {
+    throw new SettingError(
+      `original_steps must be at most ${total}, the times of this model; got ${shown(originalSteps)}`,
+    );
+  }
+  if (!Number.isInteger(originalSteps) || originalSteps < 1) {
     throw new SettingError(`original_steps must lie in 1 … ${total}, got ${shown(originalSteps)}`);
   }
   const points = Math.trunc(originalSteps * strength);
@@ -91,40 +109,44 @@ export function inferenceIndices(steps, { strength = 1, originalSteps = 50, tota
   });
 }
 
-/** Explicit descending times, whole numbers of the table; of them a strength below 1 keeps the last part. */
-function explicitIndices(times, strength, total) {
-  const list = `${times.slice(0, 12).join(", ")}${times.length > 12 ? " …" : ""}`;
+/**
+ * Explicit descending times, whole numbers below `total`, or a flow's in (0, 1] where that is null; of them a strength
+ * below 1 keeps the last part.
+ */
+function explicitTimes(times, strength, total) {
+  const list = `${times.slice(0, 12).map(general).join(", ")}${times.length > 12 ? " …" : ""}`;
   if (times.some((t, i) => i && !(t < times[i - 1]))) {
     throw new SettingError(`times must be in descending order, got ${list}`);
   }
-  if (!times.every(Number.isInteger)) throw new SettingError(`times are whole numbers, got ${list}`);
-  if (times[0] >= total || times.at(-1) < 0) throw new SettingError(`times must lie in 0 … ${total - 1}, got ${list}`);
-  return kept(times, strength);
-}
-
-function kept(times, strength) {
+  if (total === null) {
+    if (!(times[0] <= 1 && times.at(-1) > 0)) throw new SettingError(`a flow's times must lie in (0, 1], got ${list}`);
+  } else if (!times.every(Number.isInteger)) {
+    throw new SettingError(`times of a discrete schedule are whole numbers, got ${list}`);
+  } else if (times[0] >= total || times.at(-1) < 0) {
+    throw new SettingError(`times must lie in 0 … ${total - 1}, got ${list}`);
+  }
   if (!(strength > 0 && strength <= 1)) throw new SettingError(`denoise must lie in [0, 1], got ${shown(strength)}`);
   const count = Math.trunc(times.length * strength);
-  if (!count) throw new SettingError(`denoise ${strength} leaves none of the ${times.length} times: raise it`);
+  if (!count) {
+    const left = `strength ${general(strength)} leaves none of the ${times.length} times`;
+    throw new SettingError(`${left}: raise it or give more times`);
+  }
   return times.slice(times.length - count);
 }
 
 /**
  * The times tau_0 > tau_1 > … that KSampler (TCD) and TCD Scheduler run, in the schedule's units; none at denoise 0.
- * `times`, explicit ones, take the place of `steps`; for a flow also as t in (0, 1].
+ * `times`, explicit ones, take the place of `steps`: they count 0 … 999 on finer tables too, and for a flow may also be
+ * given as t in (0, 1].
  */
 export function runTimes(schedule, { steps = 4, denoise = 1, originalSteps = 50, times = [] } = {}) {
   if (typeof denoise !== "number") throw new SettingError(`denoise must lie in [0, 1], got ${shown(denoise)}`);
   if (denoise <= 0) return [];
-  if (times.length && !schedule.discrete && times[0] <= 1) {
-    if (times.some((t, i) => i && !(t < times[i - 1]))) throw new SettingError("times must be in descending order");
-    if (!(times.at(-1) > 0)) throw new SettingError("a flow's times must lie in (0, 1]");
-    return kept(times, denoise);
-  }
-  const indices = times.length
-    ? explicitIndices(times, denoise, schedule.total)
-    : inferenceIndices(steps, { strength: denoise, originalSteps, total: schedule.total });
-  return indices.map(schedule.gridTime);
+  const { total } = schedule;
+  if (!times.length) return inferenceIndices(steps, { strength: denoise, originalSteps, total }).map(schedule.gridTime);
+  if (!schedule.discrete && times.every((t) => t <= 1)) return explicitTimes(times, denoise, null);
+  const finer = total % TOTAL ? 1 : total / TOTAL;
+  return explicitTimes(times, denoise, total / finer).map((t) => schedule.gridTime((t + 1) * finer - 1));
 }
 
 // -- gamma ------------------------------------------------------------------------------------------------------------
@@ -133,15 +155,12 @@ export function runTimes(schedule, { steps = 4, denoise = 1, originalSteps = 50,
 export function parseNumbers(text, what = "gamma values") {
   const given = String(text ?? "");
   if (given.length > LONGEST_TEXT) throw new SettingError(`${what}: too long to draw`);
-  return given
-    .split(/[,;\s，；、]+/)
-    .filter(Boolean)
-    .map((piece) => {
-      if (!/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(piece)) {
-        throw new SettingError(`${what}: ${shown(piece)} is not a number; write numbers separated by commas`);
-      }
-      return Number(piece);
-    });
+  return (given.match(NUMBERS) ?? []).map((piece) => {
+    if (!/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(piece)) {
+      throw new SettingError(`${what}: ${shown(piece.slice(0, 20))} is not a number; write numbers separated by commas`);
+    }
+    return Number(piece);
+  });
 }
 
 /** gamma; SettingError for what is no number in [0, 1]. */

@@ -29,6 +29,7 @@ VARIANTS = {
     "--objective.distance pseudo_huber --objective.w_min 0 --objective.w_max 2",
     "grid, several s, unguided, unweighted, accumulated": "--end_times.draw grid --end_times.draws 3 "
     "--objective.no_guided --objective.weight none --training.accumulation 2",
+    "kept teacher pairs, accumulated": "--objective.pairs 2 --training.accumulation 2",
 }
 SOLVERS = {"euler", "ddim", "dpmpp_2s"}
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -138,6 +140,25 @@ def test_full_fine_tuning_holds_the_teacher_besides(stepped):
     task, step = stepped(student={"kind": "full"})
     network = sum(p.numel() * 4 for p in task.student.network.parameters())
     assert step.memory["frozen network"] == step.memory["what is trained"] == step.memory["gradients"] == network
+
+
+def test_what_encoding_and_grids_take_is_told(found, recipe, monkeypatch):
+    assert re.fullmatch(r"31\.7 MB: weights 21\.0 MB, [\d.]+ MB for 4 of \d+×\d+", found["encoding pictures"])
+    assert (
+        "for 32 captions" in found["encoding captions"] and "with what the training holds" in found["decoding a grid"]
+    )
+    monkeypatch.setattr(dry_run, "encoding_needs", lambda *_: 1 / 0)
+    told = said(replaced(recipe, training={"batch": 1}))
+    assert "can't work it out (ZeroDivisionError" in told["not known"] and "one step" in told
+
+
+def test_with_kept_pairs_their_memory_and_the_steps_without_the_teacher_are_told(recipe, monkeypatch):
+    taken = timed_step.Step(90.0, {"what is trained": 1, "optimiser": 2, "activations": 0}, False, again=60.0)
+    monkeypatch.setattr(dry_run, "one_step", lambda *_: taken)
+    pairs = {"pairs": 10, "w_min": 1.0, "w_max": 1.0}
+    found = said(replaced(recipe, training={"steps": 50}, objective=pairs, validation={"every": 0}))
+    assert found["with its pairs kept"] == "60 s, all after the first 10" and found["in all"].startswith("55 min")
+    assert found["teacher pairs"] == "20.5 kB in main memory" and "decoding a grid" not in found
 
 
 def test_time_is_that_of_all_steps(recipe, monkeypatch):

@@ -5,9 +5,11 @@ import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from training_support import sharded
 from training_support.commands import at
 from training_support.pretrained import model_words
@@ -17,6 +19,7 @@ from training_support.sharded import CASES, STEPS, STOP, trained
 from training_support.tiny import differing, fresh_accelerator
 
 from training.recipe import RecipeError, build
+from training.sharding import check_launch
 
 CLOSE = 1e-5
 
@@ -151,7 +154,7 @@ def test_a_run_stopped_on_one_process_ends_on_two_with_the_folder_of_one(command
     assert second["tcd"]["loss"] == pytest.approx(first["tcd"]["loss"], rel=CLOSE)
 
 
-# ---- recipes ----
+# ---- refused ----
 
 
 @pytest.mark.parametrize(
@@ -167,3 +170,9 @@ def test_a_run_stopped_on_one_process_ends_on_two_with_the_folder_of_one(command
 def test_what_is_not_shared_out_is_refused(sections, said):
     with pytest.raises(RecipeError, match=said):
         build(sections | {"memory": {"shard": True} | sections.get("memory", {})})
+
+
+def test_accelerates_own_sharding_is_refused():
+    with pytest.raises(ValueError, match="accelerate was started with FSDP: start it without .* --memory.shard"):
+        check_launch(SimpleNamespace(distributed_type=DistributedType.FSDP))
+    check_launch(fresh_accelerator())
