@@ -53,8 +53,8 @@ def check_launch(accelerator: Accelerator) -> None:
     ValueError."""
     if (kind := accelerator.distributed_type.value) in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
         raise ValueError(
-            f"accelerate was started with {kind}: start it without (accelerate launch --multi_gpu). Full fine-tuning is "
-            "shared out by --memory.shard"
+            f"accelerate was started with {kind}: start it without (accelerate launch --multi_gpu), and share full "
+            "fine-tuning out by --memory.shard"
         )
 
 

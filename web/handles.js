@@ -8,6 +8,7 @@ import { isLinked, sourceOf, widgetOf } from "./graph.js";
 import { fraction } from "./picture.js";
 import { NODE } from "./run_settings.js";
 import { NUMBERS } from "./schedule.js";
+import { words } from "./words.js";
 
 const MOST = 64; // points of a list that get handles
 const TARGET = 24; // CSS pixels that can be hit, where there is room
@@ -29,31 +30,33 @@ export function setWidget(node, name, value) {
   app.canvas.setDirty(true, true);
 }
 
-/** The handles of a node's plot: [{label, x, get, set}], none where its gamma is not its own to say. */
+/** The handles of a node's plot: [{label, x, before, get, set}], none where its gamma is not its own to say. */
 export function handlesOf(node, run, place) {
   if (run.error || run.gamma === null || !run.steps.length) return [];
-  const ofWidget = (name, label, x) => {
+  const ofWidget = (name, label, x, before = false) => {
     const settable = widgetOf(node, name) && !isLinked(node, name);
     const get = () => Number(widgetOf(node, name).value) || 0;
-    return settable ? [{ label, x, get, set: (value) => setWidget(node, name, value) }] : [];
+    return settable ? [{ label, x, before, get, set: (value) => setWidget(node, name, value) }] : [];
   };
   if (node.type !== NODE.schedule) {
-    return sourceOf(node, "gamma_schedule") ? [] : ofWidget("gamma", "gamma", place.x(0));
+    return sourceOf(node, "gamma_schedule") ? [] : ofWidget("gamma", words().gamma, place.x(0));
   }
   const { shape, values, interpolate } = run.gamma;
-  if (shape === "constant") return ofWidget("start", "gamma", place.x(0));
+  if (shape === "constant") return ofWidget("start", words().gamma, place.x(0));
   if (shape !== "list") {
     return [
-      ...ofWidget("start", "gamma at the start", place.x(0)),
-      ...ofWidget("end", "gamma at the end", place.x(run.steps.length)),
+      ...ofWidget("start", words().gammaStart, place.xProgress(0), place.isBefore(0)),
+      ...ofWidget("end", words().gammaEnd, place.xProgress(1)),
     ];
   }
   if (values.length > MOST || isLinked(node, "values")) return [];
-  const x = (i) => (interpolate ? place.xProgress(i / Math.max(values.length - 1, 1)) : place.x(i + 0.5));
+  const progress = (i) => i / Math.max(values.length - 1, 1);
+  const x = (i) => (interpolate ? place.xProgress(progress(i)) : place.x(i + 0.5));
   const text = () => String(widgetOf(node, "values").value);
   return values.map((_, i) => ({
-    label: `gamma ${i + 1} of ${values.length}`,
+    label: words().gammaOf(i + 1, values.length),
     x: x(i),
+    before: interpolate && place.isBefore(progress(i)),
     get: () => Number(numbersIn(text())[i]) || 0,
     set: (value) => setWidget(node, "values", withNumber(text(), i, value)),
   }));
@@ -66,6 +69,8 @@ export function withNumber(text, i, value) {
   let place = -1;
   return text.replace(NUMBERS, (piece) => (++place === i ? String(value) : piece));
 }
+
+const where = (handle) => (handle.before ? words().before : "");
 
 const rounded = (value) => Math.round(Math.min(Math.max(value, 0), 1) * 1000) / 1000;
 
@@ -86,7 +91,7 @@ export function handleLayer(overlay, onLook) {
     const kind = { role: "slider", "aria-orientation": "vertical", "aria-valuemin": 0, "aria-valuemax": 1 };
     for (const [name, value] of Object.entries(kind)) made.setAttribute(name, value);
     const own = () => handles[elements.indexOf(made)];
-    const look = () => onLook(own() ? `${own().label}: ${fraction(own().get(), 3)}` : "");
+    const look = () => onLook(own() ? `${own().label}: ${fraction(own().get(), 3)}${where(own())}` : "");
     const move = (value) => own()?.set(rounded(value));
     made.addEventListener("focus", look);
     made.addEventListener("pointerenter", look);
@@ -160,13 +165,16 @@ export function handleLayer(overlay, onLook) {
       gone.remove();
     }
     while (elements.length < handles.length) overlay.append(elements[elements.push(make()) - 1]);
-    const room = handles.length > 1 ? Math.abs(handles[1].x - handles[0].x) : TARGET;
     handles.forEach((handle, i) => {
       const [made, value] = [elements[i], handle.get()];
       made.style.left = `${handle.x.toFixed(1)}px`;
       made.style.top = `${place.yGamma(value).toFixed(1)}px`;
-      made.style.width = `${Math.min(TARGET, Math.max(room, 6))}px`;
-      const state = { "aria-label": handle.label, "aria-valuenow": value, "aria-valuetext": value.toFixed(3) };
+      const beside = [handles[i - 1], handles[i + 1]].filter(Boolean);
+      const room = Math.min(TARGET, ...beside.map((other) => Math.abs(other.x - handle.x)));
+      made.style.width = `${Math.max(room, 6)}px`;
+      made.classList.toggle("before", handle.before);
+      const text = `${value.toFixed(3)}${where(handle)}`;
+      const state = { "aria-label": handle.label, "aria-valuenow": value, "aria-valuetext": text };
       for (const [name, text] of Object.entries(state)) made.setAttribute(name, text);
     });
   };

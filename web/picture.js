@@ -4,8 +4,10 @@
  */
 
 import { gammaAt } from "./schedule.js";
+import { words } from "./words.js";
 
 const MARGIN = { left: 16, right: 16, top: 15, bottom: 5 };
+const BEFORE = { least: 0.02, share: 0.4, edge: 14, handle: 22 }; // of the stretch before a run that starts later on
 const BETWEEN = 19; // room for the targets' labels between the two panels
 const LABELLED = 9; // most steps whose times are all written
 const CURVE_POINTS = 48;
@@ -28,43 +30,65 @@ export function stepText(run, i) {
   const time = (value) => timeText(value, run.schedule.discrete);
   const head = `${i + 1}/${run.steps.length} · t ${time(t)}`;
   if (s === undefined) return head;
-  if (!active) return `${head} · not run here`;
-  if (n === 0) return `${head} → 0, the end`;
+  if (!active) return `${head} · ${words().idle}`;
+  if (n === 0) return `${head} → ${words().theEnd}`;
   return `${head} → s ${time(s)}, σ ${fraction(sigma, 3)} → ${time(n)}, γ ${fraction(gamma, 3)}`;
 }
 
 /**
  * Places in a figure of width × height CSS pixels: `x(i)` where step i starts, `yTime(t)` in the upper panel,
- * `yGamma(g)` and its inverse `gammaAtY(y)` in the lower, `xProgress(p)` along the run's own progress.
+ * `yGamma(g)` and its inverse `gammaAtY(y)` in the lower, `xProgress(p)` along the diffusion's progress. A run that
+ * starts later on, at a denoise below 1, has at its left the stretch before it, `left` to x(0), for a gamma that goes
+ * by progress: there it is set, though this run has no step there.
  */
 export function layout(run, width, height) {
   const count = Math.max(run.steps.length, 1);
-  const pitch = Math.max(width - MARGIN.left - MARGIN.right, 1) / count;
+  const knots = [...run.steps.map((step) => run.schedule.progress(step.t)), 1];
+  const { left } = MARGIN;
+  const across = Math.max(width - left - MARGIN.right, 1);
+  const before = widthBefore(run, knots[0], across);
+  const pitch = (across - before) / count;
   const inner = Math.max(height - MARGIN.top - MARGIN.bottom - BETWEEN, 2);
   const upper = inner * 0.66;
   const lower = inner - upper;
   const base = MARGIN.top + upper;
   const floor = height - MARGIN.bottom;
   const highest = run.schedule.discrete ? run.schedule.total - 1 : 1;
-  const x = (i) => MARGIN.left + i * pitch;
-  const knots = [...run.steps.map((step) => run.schedule.progress(step.t)), 1];
+  const x = (i) => left + before + i * pitch;
   return {
     width,
     pitch,
     base,
     floor,
+    left,
     x,
+    isBefore: (p) => before > 0 && p < knots[0],
     yTime: (t) => base - (t / highest) * upper,
     yGamma: (g) => floor - g * lower,
     gammaAtY: (y) => (floor - y) / lower,
-    stepAt: (px) => Math.min(Math.max(Math.floor((px - MARGIN.left) / pitch), 0), count - 1),
+    stepAt: (px) => Math.min(Math.max(Math.floor((px - x(0)) / pitch), 0), count - 1),
     xProgress: (p) => {
       const right = knots.findIndex((knot) => knot >= p);
-      if (right <= 0) return x(right < 0 ? count : 0);
+      if (right < 0) return x(count);
+      if (right === 0) return p < knots[0] ? left + (before * Math.max(p, 0)) / knots[0] : x(0);
       const [a, b] = [knots[right - 1], knots[right]];
       return x(right - 1 + (p - a) / (b - a || 1));
     },
   };
+}
+
+/** Whether gamma goes by the diffusion's progress and changes with it. */
+function goesByProgress({ gamma }) {
+  if (gamma === null || typeof gamma === "number" || gamma.shape === "constant") return false;
+  return gamma.shape !== "list" || gamma.interpolate;
+}
+
+/** Room for the stretch before a run that starts at a progress, and for the handles there; 0 where none is shown. */
+function widthBefore(run, start, across) {
+  if (!run.steps.length || !goesByProgress(run) || start < BEFORE.least) return 0;
+  const { shape, values } = run.gamma;
+  const handles = shape === "list" ? values.filter((_, i) => i / Math.max(values.length - 1, 1) < start).length : 1;
+  return Math.min(BEFORE.edge + BEFORE.handle * handles, across * BEFORE.share);
 }
 
 function element(name, attributes = {}, text) {
@@ -83,7 +107,8 @@ const label = (kind, x, y, text, anchor = "middle") =>
 export function draw(svg, run, place, chosen) {
   svg.replaceChildren(
     path("axis", [`M${at(place.x(0), place.base)}H${at(place.x(run.steps.length))}`]),
-    path("axis", [`M${at(place.x(0), place.floor)}H${at(place.x(run.steps.length))}`]),
+    path("axis", [`M${at(place.left, place.floor)}H${at(place.x(run.steps.length))}`]),
+    ...(place.x(0) > place.left ? [path("edge", [`M${at(place.x(0), place.base)}V${at(place.floor)}`])] : []),
     label("name time", 2, place.yTime(0) - 2, "t", "start"),
     ...(chosen >= 0 ? [highlight(place, chosen)] : []),
     ...timePanel(run, place, chosen),
@@ -149,10 +174,12 @@ function gammaPanel(run, place) {
     const top = place.yGamma(sigma);
     bars[kind].push(`M${at(right - half, place.floor)}V${at(top)}H${at(right + half)}V${at(place.floor)}Z`);
     if (last >= LABELLED || place.pitch <= 24) return;
-    texts.push(label(`sigma ${kind}`, right + 4, top + 7, sigma.toFixed(2).replace(/^0/, ""), "start"));
+    const lines = run.steps.slice(i + 1, i + 3).map((step) => place.yGamma(step.gamma ?? gamma));
+    const y = clearOf(lines, top + 7, place);
+    texts.push(label(`sigma ${kind}`, right + 4, y, sigma.toFixed(2).replace(/^0/, ""), "start"));
   });
   return [
-    path("limit", [`M${at(place.x(0), place.yGamma(1))}H${at(place.x(last + 1))}`]),
+    path("limit", [`M${at(place.left, place.yGamma(1))}H${at(place.x(last + 1))}`]),
     path("curve", [curve(run, place)]),
     ...["idle", "active"].flatMap((kind) => [path(`bar ${kind}`, bars[kind]), path(`gamma ${kind}`, holds[kind])]),
     ...texts,
@@ -160,12 +187,20 @@ function gammaPanel(run, place) {
   ];
 }
 
+/** The base line nearest to y of a text that the lines at these heights, and what lies between, do not cross. */
+function clearOf(lines, y, place) {
+  const [high, low] = [Math.min(...lines), Math.max(...lines)];
+  if (y - 8 > low + 2 || y < high - 2) return y;
+  const [above, below] = [high - 3, low + 10];
+  const fits = [above, below].filter((one) => one - 8 > place.base + 12 && one <= place.floor);
+  return fits.sort((a, b) => Math.abs(a - y) - Math.abs(b - y))[0] ?? y;
+}
+
 /** A schedule's gamma over progress, thin: the steps pick theirs from it. */
 function curve(run, place) {
   const { gamma } = run;
-  const flat = typeof gamma === "number" || gamma.shape === "constant";
-  if (flat || (gamma.shape === "list" && !gamma.interpolate) || !run.steps.length) return "";
-  const first = run.schedule.progress(run.steps[0].t);
+  if (!goesByProgress(run) || !run.steps.length) return "";
+  const first = place.x(0) > place.left ? 0 : run.schedule.progress(run.steps[0].t);
   const points = Array.from({ length: CURVE_POINTS + 1 }, (_, i) => first + ((1 - first) * i) / CURVE_POINTS);
   return "M" + points.map((p) => at(place.xProgress(p), place.yGamma(gammaAt(gamma, p)))).join("L");
 }
@@ -173,9 +208,8 @@ function curve(run, place) {
 /** The whole run in one sentence, for the picture's name. */
 export function summary(run) {
   const time = (value) => timeText(value, run.schedule.discrete);
-  if (run.error) return `Gamma plot: ${run.error}`;
-  if (!run.steps.length) return "Gamma plot: no steps";
+  if (run.error) return words().wrong(run.error);
+  if (!run.steps.length) return words().noSteps;
   const [first, last] = [run.steps[0], run.steps.at(-1)];
-  const count = `${run.steps.length} step${run.steps.length === 1 ? "" : "s"}`;
-  return `Gamma plot: ${count} from time ${time(first.t)} to ${time(last.t)} and on to 0; the numbers are in the table`;
+  return words().summary(run.steps.length, time(first.t), time(last.t));
 }

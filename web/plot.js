@@ -1,6 +1,7 @@
 /**
  * The gamma plot as an element: the picture, a cursor over its steps, gamma's handles, a line that reads numbers out,
- * the notes on what the page can't know, the choice of the model's times, and the numbers as a table for screen readers.
+ * the notes on what the page can't know, the choice of the model's times, and the numbers as a table for screen
+ * readers.
  */
 
 import { app } from "../../scripts/app.js";
@@ -8,9 +9,9 @@ import { begin, finish, handleLayer, handlesOf } from "./handles.js";
 import { draw, layout, stepText, summary } from "./picture.js";
 import { describe, MODELS, SHIFT_PROPERTY, shiftOf } from "./run_settings.js";
 import { titleOf } from "./graph.js";
+import { locale, words } from "./words.js";
 
 const ROWS = 200; // of the table
-const COLUMNS = ["step", "time t", "target s", "noise added σ", "next time", "gamma"];
 
 function make(name, className = "", attributes = {}) {
   const made = document.createElement(name);
@@ -24,7 +25,7 @@ export function createPlot(node) {
   const element = make("div", "tcd-plot", { role: "group" });
   const figure = make("div", "figure");
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const cursor = make("div", "cursor", { role: "slider", tabindex: 0, "aria-label": "step", "aria-valuemin": 1 });
+  const cursor = make("div", "cursor", { role: "slider", tabindex: 0, "aria-valuemin": 1 });
   const readout = make("p", "readout");
   const note = make("p", "note");
   const models = modelChoice(node, refresh);
@@ -40,13 +41,15 @@ export function createPlot(node) {
     if (!node.graph) return; // deleted, or moved into a subgraph as another node
     run = describe(node);
     const size = [figure.clientWidth, figure.clientHeight];
-    const state = JSON.stringify([run.steps, run.gamma, run.error, run.notes, size, titleOf(node), models.shift()]);
+    const told = [run.steps, run.gamma, run.error, run.notes];
+    const state = JSON.stringify([...told, size, titleOf(node), models.shift(), locale()]);
     if (state === seen) return;
     seen = state;
     chosen = Math.min(chosen, run.steps.length - 1);
     place = layout(run, size[0] || 240, size[1] || 100);
-    element.setAttribute("aria-label", `gamma plot of ${titleOf(node)}`);
+    element.setAttribute("aria-label", words().plotOf(titleOf(node)));
     svg.setAttribute("aria-label", summary(run));
+    cursor.setAttribute("aria-label", words().step);
     note.textContent = run.error || run.notes.join(" · ");
     note.classList.toggle("error", run.error !== "");
     models.show();
@@ -102,8 +105,8 @@ export function createPlot(node) {
 /** What the colours stand for. */
 function legend() {
   const parts = [
-    ["denoise", "↘ denoise t → s"],
-    ["noise", "↑ noise σ"],
+    ["denoise", words().denoise],
+    ["noise", words().noise],
     ["gamma", "─ γ"],
   ];
   return parts.flatMap(([kind, text], i) => {
@@ -116,7 +119,7 @@ function legend() {
 /** The steps' numbers, four decimals where they are no whole times. */
 function tableOf(run) {
   const table = make("table");
-  table.createCaption().textContent = "The run's steps; σ is the standard deviation of the noise put back";
+  table.createCaption().textContent = words().caption;
   const row = (cells, kind) => {
     const tr = make("tr");
     for (const text of cells) {
@@ -127,15 +130,15 @@ function tableOf(run) {
     }
     return tr;
   };
-  const number = (value) => (value === undefined ? "unknown" : String(Number(value.toFixed(4))));
+  const number = (value) => (value === undefined ? words().unknown : String(Number(value.toFixed(4))));
   const head = table.createTHead();
-  head.append(row(COLUMNS, "th"));
+  head.append(row(words().columns, "th"));
   const body = table.createTBody();
   run.steps.slice(0, ROWS).forEach(({ t, s, n, gamma, sigma, active }, i) => {
-    const name = active ? String(i + 1) : `${i + 1} (not run here)`;
+    const name = active ? String(i + 1) : words().idleStep(i + 1);
     body.append(row([name, ...[t, s, s === undefined ? s : sigma, n, gamma].map(number)], "td"));
   });
-  if (run.steps.length > ROWS) body.append(row([`${run.steps.length - ROWS} more steps`], "td"));
+  if (run.steps.length > ROWS) body.append(row([words().moreSteps(run.steps.length - ROWS)], "td"));
   return table;
 }
 
@@ -144,7 +147,8 @@ function modelChoice(node, changed) {
   const element = make("label");
   const select = make("select");
   const shift = () => shiftOf(node);
-  element.append("times of", select);
+  const said = document.createTextNode("");
+  element.append(said, select);
   for (const name of ["pointerdown", "mousedown"]) select.addEventListener(name, (event) => event.stopPropagation());
   select.addEventListener("change", () => {
     const { shift: wanted } = options()[select.selectedIndex];
@@ -157,9 +161,10 @@ function modelChoice(node, changed) {
   function options() {
     const own = shift();
     const listed = own === null || MODELS.some((model) => model.shift === own);
-    return listed ? MODELS : [...MODELS, { label: `Flow, shift ${String(own).slice(0, 12)}`, shift: own }];
+    return listed ? MODELS : [...MODELS, { label: words().flow(String(own).slice(0, 12)), shift: own }];
   }
   function show() {
+    said.data = words().timesOf;
     const texts = options().map((model) => model.label);
     if (select.options.length !== texts.length) select.replaceChildren(...texts.map((text) => new Option(text)));
     texts.forEach((text, i) => (select.options[i].text = text));

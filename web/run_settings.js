@@ -15,6 +15,7 @@ import {
   stage,
   vpSchedule,
 } from "./schedule.js";
+import { words } from "./words.js";
 
 export const NODE = {
   schedule: "TCDToolkit_GammaSchedule",
@@ -47,7 +48,7 @@ export function describe(node) {
     const { part, ...settings } = settingsOf(node, notes);
     const times = runTimes(run.schedule, settings);
     run.steps = plan(run.schedule, times, 0).map((step) => ({ ...step, s: undefined, gamma: undefined, active: true }));
-    if (!times.length) notes.push("denoise 0: nothing is run");
+    if (!times.length) notes.push(words().nothingRun);
     run.gamma = gammaOf(node, notes);
     if (run.gamma === null) return run;
     const steps = plan(run.schedule, times, run.gamma);
@@ -85,10 +86,10 @@ function settingsOf(node, notes) {
   }
   const [target, ...others] = targetsOf(node, 0).map((place) => place.node);
   if (!target) {
-    notes.push(`not connected: drawn for ${ALONE} steps`);
+    notes.push(words().notConnected(ALONE));
     return { steps: ALONE };
   }
-  if (others.some((other) => other !== target)) notes.push(`drawn for ${titleOf(target)}, the first it feeds`);
+  if (others.some((other) => other !== target)) notes.push(words().firstOf(titleOf(target)));
   return node.type === NODE.sampler ? ofSigmas(target, "sigmas", notes) : ofConsumer(target, notes);
 }
 
@@ -100,10 +101,10 @@ function ofConsumer(target, notes) {
     .filter((node) => widgetOf(node, "steps"));
   if (sampler) {
     const same = OURS.includes(valueOf(sampler, "scheduler")) && valueOf(sampler, "denoise") === 1;
-    if (!same) notes.push(`scheduler and denoise of ${titleOf(sampler)} are not drawn: TCD's own times`);
+    if (!same) notes.push(words().notDrawn(titleOf(sampler)));
     return { steps: read(sampler, "steps", notes) };
   }
-  notes.push(`the steps of ${titleOf(target)} are not known here: drawn for ${ALONE}`);
+  notes.push(words().stepsUnknown(titleOf(target), ALONE));
   return { steps: ALONE };
 }
 
@@ -111,7 +112,7 @@ function ofConsumer(target, notes) {
 function ofSigmas(node, name, notes) {
   const from = sourceOf(node, name)?.node;
   if (!from) {
-    notes.push(`${titleOf(node)} has no sigmas: drawn for ${ALONE} steps`);
+    notes.push(words().noSigmas(titleOf(node), ALONE));
     return { steps: ALONE };
   }
   if (from.type === SCHEDULER) {
@@ -125,7 +126,7 @@ function ofSigmas(node, name, notes) {
   const steps = valueOf(from, "steps");
   const known = Number.isInteger(steps) && steps > 0;
   const same = OURS.includes(valueOf(from, "scheduler")) && valueOf(from, "denoise") === 1;
-  if (!known || !same) notes.push(`sigmas of ${titleOf(from)} are not known here: drawn with TCD's own times`);
+  if (!known || !same) notes.push(words().sigmasUnknown(titleOf(from)));
   return { steps: known ? steps : ALONE };
 }
 
@@ -133,7 +134,7 @@ function ofSigmas(node, name, notes) {
 function read(node, name, notes) {
   const value = valueOf(node, name);
   if (value !== undefined || !isLinked(node, name)) return value;
-  notes.push(`${name} comes from a link: drawn with ${name} as it stands here`);
+  notes.push(words().linked(name));
   return widgetOf(node, name)?.value;
 }
 
@@ -143,10 +144,10 @@ function gammaOf(node, notes) {
   const from = sourceOf(node, "gamma_schedule")?.node;
   if (!from) return checkGamma(read(node, "gamma", notes));
   if (from.type === NODE.schedule) {
-    notes.push(`γ from ${titleOf(from)}`);
+    notes.push(words().gammaFrom(titleOf(from)));
     return gammaSettings(from, notes);
   }
-  notes.push(`γ comes from ${titleOf(from)}, which can't be read here`);
+  notes.push(words().gammaUnknown(titleOf(from)));
   return null;
 }
 

@@ -87,8 +87,8 @@ export function inferenceIndices(steps, { strength = 1, originalSteps = 50, tota
   const most = Math.trunc(total * strength);
   if (steps > most) {
     throw new SettingError(
-      `${steps} steps at denoise ${general(strength)} are more than the ${most} times the model has there: use fewer steps or ` +
-        "a higher denoise",
+      `${steps} steps at denoise ${general(strength)} are more than the ${most} times the model has there: use fewer ` +
+        "steps or a higher denoise",
     );
   }
   if (Number.isInteger(originalSteps) && originalSteps > total) {
@@ -157,7 +157,8 @@ export function parseNumbers(text, what = "gamma values") {
   if (given.length > LONGEST_TEXT) throw new SettingError(`${what}: too long to draw`);
   return (given.match(NUMBERS) ?? []).map((piece) => {
     if (!/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(piece)) {
-      throw new SettingError(`${what}: ${shown(piece.slice(0, 20))} is not a number; write numbers separated by commas`);
+      const quoted = shown(piece.slice(0, 20));
+      throw new SettingError(`${what}: ${quoted} is not a number; write numbers separated by commas`);
     }
     return Number(piece);
   });

@@ -54,13 +54,19 @@ def wait_for_table(page, node_id: str, steps: Sequence[Step], names: Sequence[st
         assert [row[0] for row in table(page, node_id)] == list(names)
 
 
-def run(steps: int = 4, gamma: float | dict = 0.3, denoise: float = 1.0, shift: float | None = None) -> list[Step]:
-    """What tcd_core plans; gamma as a number or as the fields of a `GammaSchedule`."""
-    times: list = inference_times(steps, strength=denoise, dense="when needed")
+def run(
+    steps: int = 4, gamma: float | dict = 0.3, denoise: float = 1.0, shift: float | None = None, total: int = 1000
+) -> list[Step]:
+    """What tcd_core plans; gamma as a number or as the fields of a `GammaSchedule`.
+
+    A flow's times are entries of the host's table of `total`, of which number i is the shifted (i + 1) / total; see
+    tcd_sigmas in nodes/host.py.
+    """
+    times: list = inference_times(steps, num_train_timesteps=total, strength=denoise, dense="when needed")
     gamma = GammaSchedule(**gamma) if isinstance(gamma, dict) else gamma
     if shift is None:
         return plan(VP, times, gamma)
-    return plan(FlowSchedule(), [shift_time((t + 1) / 1000, shift) for t in times], gamma)
+    return plan(FlowSchedule(), [shift_time((t + 1) / total, shift) for t in times], gamma)
 
 
 def handles(page, node_id: str) -> list[dict[str, str]]:

@@ -1,5 +1,7 @@
 """The gamma plot says what tcd_core plans, for each node that has one, and follows widgets and links."""
 
+import math
+
 import plots
 import pytest
 import ui
@@ -160,6 +162,49 @@ def test_flow_model_s_times_are_a_choice_that_is_saved(page):
     ui.reset(page)
     ui.load(page, saved)
     plots.wait_for_table(page, node, plots.run(shift=3.0))
+
+
+def test_flux_has_ten_thousand_times(page):
+    """Steps past the coarse grid's 50 points land between the thousandths; so does a low denoise."""
+    node = one(page, KSAMPLER)
+    plots.element(page, node).query_selector("select").select_option("Flow, shift 3.16 (Flux)")
+    flux = {"shift": math.exp(1.15), "total": 10_000}
+    plots.wait_for_table(page, node, plots.run(**flux))
+    for steps, denoise in ((60, 1.0), (60, 0.35), (3, 0.35)):
+        ui.set_widget(page, node, "steps", steps)
+        ui.set_widget(page, node, "denoise", denoise)
+        plots.wait_for_table(page, node, plots.run(steps, denoise=denoise, **flux))
+
+
+def test_plot_follows_the_mouse_on_a_widget(page):
+    """A click where a user raises a number by one step: the arrow on the canvas, the plus button of Vue's input."""
+    node = one(page, KSAMPLER)
+    plots.wait_for_table(page, node, plots.run())
+    for name, settings in (("gamma", {"gamma": 0.31}), ("steps", {"gamma": 0.31, "steps": 5})):
+        ui.click_more(page, node, name)
+        assert ui.widget(page, node, name) == pytest.approx(settings[name])
+        plots.wait_for_table(page, node, plots.run(**settings))
+    assert page.errors == []
+
+
+@pytest.mark.parametrize("front_end", ["newest-vue"], indirect=True)
+def test_plot_speaks_the_app_s_chinese(page):
+    """And English again afterwards, without a reload."""
+    node = one(page, KSAMPLER)
+    alone = ui.build(page, {"it": (SAMPLER, (400, 0), {})})["it"]
+    wrong = ui.build(page, {"it": (SCHEDULE, (800, 0), {"shape": "list", "values": "0.5, x"})})["it"]
+    plots.wait_for_table(page, node, plots.run())
+    says = f"([id, text]) => ({plots.PLOT})(id)?.querySelector('.readout').textContent === text"
+    switch = "locale => app.extensionManager.setting.set('Comfy.Locale', locale)"
+    try:
+        page.evaluate(switch, "zh")
+        page.wait_for_function(says, arg=[node, "↘ 降噪 t → s\u2002↑ 加噪 σ\u2002─ γ"])
+        assert plots.note(page, alone) == "未连接：按 4 步绘制"
+        assert plots.element(page, node).query_selector("caption").text_content().startswith("本次运行的各步")
+        assert "'x' is not a number" in plots.note(page, wrong)  # the node's own sentence stays the node's
+    finally:
+        page.evaluate(switch, "en")
+    page.wait_for_function(says, arg=[node, "↘ denoise t → s\u2002↑ noise σ\u2002─ γ"])
 
 
 def test_wrong_settings_get_the_node_s_own_sentence(page):

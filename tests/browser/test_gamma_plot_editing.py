@@ -82,6 +82,40 @@ def test_list_s_points_are_dragged_and_the_text_keeps_its_form(page):
     assert ui.widget(page, node, "values") == "0.5;  0.3, .1"
 
 
+def test_list_with_chinese_commas_keeps_them(page):
+    node = ui.build(page, {"it": (SCHEDULE, (0, 0), {"shape": "list", "values": "0.5，0.3；0.2、0.1"})})["it"]
+    ui.set_widget(page, node, "interpolate", True)
+    assert [handle["value"] for handle in plots.handles(page, node)] == [0.5, 0.3, 0.2, 0.1]
+    plots.drag(page, node, 1, 0.75)
+    new = plots.handles(page, node)[1]["value"]
+    assert new == plots.close(0.75)
+    assert ui.widget(page, node, "values") == f"0.5，{new:g}；0.2、0.1"
+    values = (0.5, new, 0.2, 0.1)
+    plots.wait_for_table(page, node, plots.run(gamma={"shape": "list", "values": values, "interpolate": True}))
+
+
+def test_key_that_is_held_is_one_undo_step(page):
+    node = ui.build(page, {"it": (KSAMPLER, (0, 0), {})})["it"]
+    handle = plots.element(page, node).query_selector(".handle")
+    handle.focus()
+    for _ in range(12):  # the second and later are repeats
+        page.keyboard.down("ArrowUp")
+        ui.settle(page, 2)
+    page.keyboard.up("ArrowUp")
+    page.wait_for_timeout(150)  # the newest front end adds what changes within 50 ms to the step before
+    for _ in range(7):
+        page.keyboard.down("ArrowDown")
+        ui.settle(page, 2)
+    handle.evaluate("e => e.blur()")  # the key goes up elsewhere
+    page.keyboard.up("ArrowDown")
+    assert ui.widget(page, node, "gamma") == pytest.approx(0.35)
+    for gamma in (0.42, 0.3):
+        ui.undo(page)
+        assert ui.widget(page, node, "gamma") == pytest.approx(gamma)
+    ui.redo(page)
+    plots.wait_for_table(page, node, plots.run(gamma=0.42))
+
+
 def test_keys_move_a_handle_and_stay_in_the_plot(page):
     node = ui.build(page, {"it": (KSAMPLER, (0, 0), {})})["it"]
     page.evaluate("() => app.canvas.selectNode(app.canvas.graph._nodes[0])")
@@ -108,6 +142,44 @@ def test_keys_move_a_handle_and_stay_in_the_plot(page):
     assert left["id"] == node and page.evaluate("() => app.canvas.graph._nodes[0].mode") == 0
     ui.undo(page)
     assert ui.widget(page, node, "gamma") == 1.0
+
+
+def test_handles_before_the_run_s_start_stand_apart(page):
+    """At denoise .4 the first three of five values lie before the run: side by side, said, movable by mouse and key."""
+    ids = ui.build(
+        page,
+        {
+            "schedule": (SCHEDULE, (0, 0), {"shape": "list", "values": "1, .8, .6, .4, .2", "interpolate": True}),
+            "ksampler": (KSAMPLER, (400, 0), {"denoise": 0.4}),
+        },
+        [("schedule", 0, "ksampler", "gamma_schedule")],
+    )
+    node = ids["schedule"]
+    gamma = {"shape": "list", "values": (1.0, 0.8, 0.6, 0.4, 0.2), "interpolate": True}
+    plots.wait_for_table(page, node, plots.run(gamma=gamma, denoise=0.4))
+    shown = plots.element(page, node).query_selector_all(".handle")
+    boxes = [handle.bounding_box() for handle in shown]
+    middles = [box["x"] + box["width"] / 2 for box in boxes]
+    assert all(right - left >= 16 for left, right in zip(middles, middles[1:], strict=False)), middles
+    assert all(box["width"] >= 16 for box in boxes)
+    assert [bool("before" in handle.get_attribute("class").split()) for handle in shown] == [True] * 3 + [False] * 2
+    plots.drag(page, node, 1, 0.5)
+    new = plots.handles(page, node)[1]["value"]
+    assert new == plots.close(0.5) and ui.widget(page, node, "values") == f"1, {new:g}, .6, .4, .2"
+    shown[2].focus()
+    page.keyboard.press("ArrowDown")
+    assert ui.widget(page, node, "values") == f"1, {new:g}, 0.59, .4, .2"
+    assert "before this run's start" in plots.element(page, node).query_selector(".readout").text_content()
+    ui.set_widget(page, node, "shape", "linear")
+    ui.set_widget(page, node, "start", 1.0)
+    start, end = plots.element(page, node).query_selector_all(".handle")
+    left = plots.element(page, node).query_selector("path.denoise.active").bounding_box()["x"]
+    box = start.bounding_box()
+    assert box["x"] + box["width"] / 2 < left - 16 and "before" in start.get_attribute("class")
+    assert "before" not in end.get_attribute("class")
+    ui.set_widget(page, ids["ksampler"], "denoise", 1.0)
+    plots.wait_for_table(page, node, plots.run(gamma=linear(1.0, 0.1)))
+    assert "before" not in start.get_attribute("class")
 
 
 def test_handles_are_reached_by_tab(page):

@@ -165,6 +165,30 @@ def set_widget(page, node_id: str, name: str, value: Any) -> None:
     settle(page)
 
 
+def click_more(page, node_id: str, name: str) -> None:
+    """Click with the mouse what raises a number widget by a step."""
+    shown = page.query_selector(f'[data-node-id="{node_id}"] [data-widget-name="{name}"]')
+    if shown:
+        shown.hover()  # Vue's buttons appear under the mouse
+        box = shown.query_selector_all("button")[-1].bounding_box()
+        at = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    else:
+        right, y = page.evaluate(
+            """([id, name]) => {
+                const node = app.canvas.graph._nodes.find(n => String(n.id) === id);
+                const widget = node.widgets.find(w => w.name === name);
+                return [node.size[0] - 24, (widget.last_y ?? widget.y) + LiteGraph.NODE_WIDGET_HEIGHT / 2];
+            }""",
+            [str(node_id), name],
+        )
+        box, scale = node_box(page, node_id), page.evaluate("() => app.canvas.ds.scale")
+        at = box["left"] + right * scale, box["top"] + y * scale
+    page.mouse.move(*at)
+    settle(page)
+    page.mouse.click(*at)
+    settle(page)
+
+
 def disconnect(page, node_id: str, name: str) -> None:
     """Take the link off an input."""
     page.evaluate(

@@ -26,9 +26,9 @@ TOLERANCE = 1e-12  # relative; of gamma and sigma near 0, absolute
 
 # One case in, one answer out: {times, steps} or {error}. `js` is the module.
 ANSWER = """
-(js, { shift, settings, gamma, lands, part }) => {
+(js, { shift, total, settings, gamma, lands, part }) => {
   try {
-    const schedule = shift ? js.flowSchedule(shift) : js.vpSchedule();
+    const schedule = shift ? js.flowSchedule(shift, total) : js.vpSchedule();
     const text = typeof gamma?.values === "string";
     const schedules = gamma && typeof gamma === "object" && !Array.isArray(gamma);
     if (text) gamma = { ...gamma, values: js.parseNumbers(gamma.values) };
@@ -95,17 +95,22 @@ def answers() -> Iterator[Callable[[list[dict]], list[dict]]]:
 
 
 def expected(case: dict) -> list[tuple[float, ...]]:
-    """(t, s, n, gamma, b) of each step by tcd_core; ValueError where it refuses."""
+    """(t, s, n, gamma, b) of each step by tcd_core; ValueError where it refuses.
+
+    The entry of a flow's table that an index stands for, and what explicit times count on a finer one, is tcd_sigmas'
+    rule in nodes/host.py, which only the host's interpreter can import.
+    """
     settings, shift = case["settings"], case.get("shift")
-    strength = settings.get("denoise", 1.0)
+    strength, total = settings.get("denoise", 1.0), case.get("total", 1000)
     if settings.get("times"):
         times = explicit_times(settings["times"], strength=strength)
+        times = [(t + 1) * (total // 1000) - 1 for t in times]
     else:
         grid = {"original_inference_steps": settings.get("originalSteps", 50), "dense": "when needed"}
-        times = inference_times(settings["steps"], strength=strength, **grid)
+        times = inference_times(settings["steps"], num_train_timesteps=total, strength=strength, **grid)
     schedule = VP
     if shift:
-        schedule, times = FlowSchedule(), [shift_time((t + 1) / 1000, shift) for t in times]
+        schedule, times = FlowSchedule(), [shift_time((t + 1) / total, shift) for t in times]
     gamma = case["gamma"]
     if isinstance(gamma, dict):
         gamma = GammaSchedule(**{**gamma, "values": tuple(gamma.get("values", ()))})
@@ -168,6 +173,15 @@ def test_other_grids_and_explicit_times_are_tcd_core_s(answers):
     grids = [{"steps": n, "originalSteps": k} for n in (1, 4, 30) for k in (1, 7, 20, 100, 1000)]
     listed = [{"times": t, "denoise": d} for t in ([999, 759, 499, 259], [800, 1, 0], [5]) for d in (1.0, 0.5)]
     check(answers, [{"settings": s, "gamma": g} for s in (*grids, *listed) for g in (0.0, 0.3, 1.0, SHAPED[3])])
+
+
+def test_flux_s_ten_thousand_times_are_tcd_core_s(answers):
+    """Its table's, for every steps, strength and grid; explicit times count to 999 there too."""
+    flux = {"shift": math.exp(1.15), "total": 10_000}
+    grids = [(50, d) for d in (1.0, 0.8, 0.35, 0.07)] + [(k, 1.0) for k in (1, 7, 333, 1000, 10_000)]
+    settings = [{"steps": n, "denoise": d, "originalSteps": k} for n in (1, 4, 7, 49, 60, 999) for k, d in grids]
+    settings += [{"times": [999, 759, 499, 259], "denoise": d} for d in (1.0, 0.5)]
+    check(answers, [{**flux, "settings": s, "gamma": 0.3} for s in settings])
 
 
 def test_targets_round_as_the_reference_s_float32(answers):
@@ -241,6 +255,21 @@ def test_long_lists_and_runs_stay_bounded(answers):
     assert [step["gamma"] for step in joined["steps"]] == [0.5] * 4
     assert "10000 steps" in many["error"] and "too long" in endless["error"]
     assert len(most["steps"]) == 1000 and all(math.isfinite(step["sigma"]) for step in most["steps"])
+
+
+def test_sentences_about_times_are_tcd_core_s(answers):
+    listed = [([9.5, 1], 1.0), ([4, 4], 1.0), ([2, -1], 1.0), ([1000, 0.25], 1.0), ([1000, 2], 1.0)]
+    listed += [([999, 759], 0.25), ([1234567, 2], 1.0), ([1e-5, 1e-6], 1.0), ([999, 759, 499, 259], 0.123456789)]
+    cases = [{"settings": {"times": times, "denoise": denoise}, "gamma": 0.3} for times, denoise in listed]
+    for case, answer in zip(cases, answers(cases), strict=True):
+        with pytest.raises(ValueError) as refusal:
+            expected(case)
+        assert answer["error"] == str(refusal.value)
+    for times in ([0.5, 0.0], [0.5, 0.7], [0.9]):  # a flow's, as t in (0, 1]
+        case = {"shift": 3.0, "settings": {"times": times, "denoise": 0.5}, "gamma": 0.3}
+        with pytest.raises(ValueError) as refusal:
+            explicit_times(times, num_train_timesteps=None, strength=0.5)
+        assert answers([case])[0]["error"] == str(refusal.value)
 
 
 def test_sentences_about_gamma_are_tcd_core_s(answers):
