@@ -36,7 +36,7 @@ def test_a_folder_without_permission_is_refused_at_once(commands, tmp_path):
 
 def test_a_full_disk_is_noticed_before_training(commands, tmp_path):
     done = commands.run(
-        *MINI, "--output", "run", cwd=tmp_path, faults=[at("training.disk.check_writable", 1, "limit", bytes=2000)]
+        *MINI, "--output", "run", cwd=tmp_path, faults=[at("training.opening.check_writable", 1, "limit", bytes=2000)]
     )
     assert done.status == 1 and "error: cannot write to run: File too large" in done.err, done
     assert "teacher" not in done.err and not list(tmp_path.iterdir())
