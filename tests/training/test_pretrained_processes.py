@@ -13,10 +13,6 @@ from training_support.runs import bytes_in, files_in
 from training_support.tiny import differing, fresh_accelerator
 
 from training import families
-from training.loop import train
-from training.objective import TrajectoryDistillation
-from training.phases import student_settings
-from training.recipe import load_recipe, replaced
 
 LORA = "tcd_sd15.safetensors"
 
@@ -48,21 +44,13 @@ def test_killed_while_encoding_training_and_ending_and_resumed_it_ends_as_if_not
 
 def test_resumed_a_run_keeps_its_recipe_s_precision(commands, sd15, tmp_path):
     words = [*model_words(sd15), "--prompts", write_prompts(tmp_path / "prompts.txt"), "--data.teacher_steps", "1"]
-    words += ["--training.precision", "bf16", "--training.steps", "2", "--output", tmp_path / "run"]
-    killed = commands.run(*words, cwd=tmp_path, faults=[at("training.loop._step", 2, "SIGKILL")])
+    words += ["--training.precision", "bf16", "--training.steps", "2"]
+    killed = commands.run(*words, "--output", "run", cwd=tmp_path, faults=[at("training.loop._step", 2, "SIGKILL")])
     done = commands.run("--output", "run", "--resume", cwd=tmp_path)
-    assert killed.status == -signal.SIGKILL and done.status == 0, done
-    assert losses(tmp_path / "run") == losses_here(tmp_path / "run", tmp_path / "outputs" / "cache")
-
-
-def losses_here(run, cache) -> list[float]:
-    """The losses of a run's recipe, trained in this process without interruption."""
-    recipe = replaced(load_recipe(run / "recipe.toml"), data={"cache": str(cache)})
-    accelerator, family = fresh_accelerator(mixed_precision="bf16"), families.build(recipe)
-    family.prepare(accelerator, say=lambda line: None)
-    family.load()
-    task = TrajectoryDistillation(family, recipe)
-    return train(task, student_settings(recipe), accelerator, run / "here", "tcd").loss
+    whole = commands.run(*words, "--output", "whole", cwd=tmp_path)
+    single = commands.run(*words, "--training.precision", "no", "--output", "single", cwd=tmp_path)
+    assert killed.status == -signal.SIGKILL and not (done.status or whole.status or single.status), done
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole") != losses(tmp_path / "single")
 
 
 def contents(folder) -> dict[str, bytes]:
