@@ -126,9 +126,8 @@ def test_the_student_counts(host, name, lora):
 
 
 def test_the_target_time_counts(host, headless):
-    """Not told s, the student draws what is ten times further off than host and headless sampler may be."""
     lora = "tcf_s_plus fp32"
-    assert distance(host.tensors[f"sd15/{lora}"], headless("sd15", lora, told_s=False)) > 10 * CLOSE
+    assert distance(host.tensors[f"sd15/{lora}"], headless("sd15", lora, told_s=False)) > 0.01
 
 
 def test_all_that_sdxl_is_told_counts(distilled):

@@ -132,7 +132,7 @@ def small_recipe(kind: Kind, checkpoint: Path, config: Path, pictures: Path, cac
         model={"path": str(checkpoint), "config": str(config), "resolution": 64, "dtype": "fp32"},
         data={"images": str(pictures), "cache": str(cache), "min_side": 32},
         student={"rank": RANK, "alpha": ALPHA, "dtype": "fp32", "ema": 0.0},
-        training={"steps": 2, "batch": 2, "accumulation": 1, "lr": 1e-2, "warmup": 0, "precision": "no"},
+        training={"steps": 4, "batch": 2, "accumulation": 1, "lr": 1e-2, "warmup": 0, "precision": "no"},
         memory={"gradient_checkpointing": False},
     )
 
