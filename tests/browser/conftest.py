@@ -17,6 +17,7 @@ from front_ends import FrontEnd, NoFrontEndError, newest_static
 from host_support import tiny_checkpoints
 from host_support.host import Host, HostNotFoundError, find_host
 from host_support.server import make_base_directory, start_server, stop_server
+from told import tell
 
 FRONT_ENDS = {  # id → (whose front end, drawn with Vue)
     "pinned-litegraph": ("pinned", False),
@@ -26,16 +27,10 @@ FRONT_ENDS = {  # id → (whose front end, drawn with Vue)
 NO_BROWSER = "no Chromium: `apt-get install chromium` (or set CHROMIUM_PATH), and `pip install playwright`, get one"
 VIEWPORT = {"width": 1400, "height": 1000}
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-background-networking", "--no-first-run")
-SUMMARY: list[str] = []
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    for line in dict.fromkeys(SUMMARY):
-        terminalreporter.write_line(line)
 
 
 def _skip(reason: str) -> None:
-    SUMMARY.append(f"tests/browser: SKIPPED, {reason}")
+    tell(f"tests/browser: SKIPPED, {reason}")
     pytest.skip(reason)
 
 
@@ -61,7 +56,7 @@ def browser() -> Iterator:
         _skip(NO_BROWSER)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
-        SUMMARY.append(f"tests/browser: ran in Chromium {started.version}")
+        tell(f"tests/browser: ran in Chromium {started.version}")
         yield started
         started.close()
 
@@ -95,7 +90,8 @@ class Servers:
 def servers(request, comfyui: Host, browser, tmp_path_factory) -> Iterator[Servers]:
     collected = [item.callspec.params.get("front_end") for item in request.session.items if hasattr(item, "callspec")]
     wanted = {FRONT_ENDS[name][0] for name in collected if name}
-    cache = request.config.cache.mkdir("comfyui-front-end")
+    kept = getattr(request.config, "cache", None)  # there is none under -p no:cacheprovider
+    cache = kept.mkdir("comfyui-front-end") if kept else tmp_path_factory.mktemp("comfyui-front-end")
     started = Servers(comfyui, tmp_path_factory.mktemp("browser"), cache, wanted)
     yield started
     started.close()
@@ -121,7 +117,7 @@ def app_page(front_end: FrontEnd, browser) -> Iterator:
     page.front_end, page.errors = front_end, []
     ui.collect_errors(page)
     ui.open_app(page)
-    SUMMARY.append(f"tests/browser: {front_end.id} is front end {ui.version(page)}")
+    tell(f"tests/browser: {front_end.id} is front end {ui.version(page)}")
     yield page
     context.close()
 
@@ -138,5 +134,5 @@ def screenshots(tmp_path_factory) -> Path:
     """Where screenshots go: $TCD_SCREENSHOTS, else a folder that the summary names."""
     folder = Path(os.environ.get("TCD_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    SUMMARY.append(f"tests/browser: screenshots are in {folder}")
+    tell(f"tests/browser: screenshots are in {folder}")
     return folder

@@ -135,7 +135,7 @@ def test_keys_move_a_handle_and_stay_in_the_plot(page):
     for key, value in (("End", 1.0), ("Home", 0.0)):
         page.keyboard.press(key)
         assert ui.widget(page, node, "gamma") == value
-    assert handle.get_attribute("aria-valuenow") == "0" and handle.get_attribute("aria-valuetext") == "0.000"
+    page.wait_for_function("handle => handle.ariaValueNow === '0' && handle.ariaValueText === '0.000'", arg=handle)
     for key in ("Delete", "Backspace", "m", "r", "."):  # on the canvas: delete, mute, refresh, fit
         page.keyboard.press(key)
     (left,) = ui.nodes(page)

@@ -2,11 +2,19 @@
 
 from zlib import crc32
 
+import pytest
 import ui
 from host_support.tiny_checkpoints import FAMILIES
 
 KIND = FAMILIES["sd15"]
 CONDITIONING = {"width": KIND.context, "pooled_width": KIND.pooled, "tokens": 8}
+
+
+@pytest.fixture
+def page(page):
+    """Loaded anew afterwards: the newest front end goes on showing a run's previews on whatever nodes get its ids."""
+    yield page
+    ui.open_app(page)
 
 
 def test_picture_and_step_previews_arrive(page, screenshots):

@@ -9,8 +9,7 @@ from host_support import tiny_checkpoints
 from host_support.client import Client
 from host_support.host import Host, HostNotFoundError, find_host
 from host_support.server import make_base_directory, start_server, stop_server
-
-SUMMARY: list[str] = []
+from told import tell
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,16 +18,10 @@ def comfyui() -> Host:
     try:
         host = find_host()
     except HostNotFoundError as missing:
-        SUMMARY.append(f"tests/host: SKIPPED, {missing}")
+        tell(f"tests/host: SKIPPED, {missing}")
         pytest.skip(str(missing))
-    SUMMARY.append(f"tests/host: ran against ComfyUI {host.version} in {host.root}")
+    tell(f"tests/host: ran against ComfyUI {host.version} in {host.root}")
     return host
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    """One line that says whether a real host was there: a skipped test alone says so only under -rs."""
-    for line in SUMMARY[:1]:
-        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

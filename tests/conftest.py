@@ -1,0 +1,34 @@
+"""What every test run has: lines told at its end, and who runs what where pytest-xdist shares the tests out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import told
+
+ALONE = ("browser", "host")  # folders whose tests share a running server, and so a worker
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker for a server's tests, and one for each other file, whose fixtures its tests share."""
+    here = Path(__file__).parent
+    for item in items:
+        part = item.path.relative_to(here)
+        item.add_marker(pytest.mark.xdist_group(part.parts[0] if part.parts[0] in ALONE else str(part)))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["told"] = told.lines()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error) -> None:
+    for line in getattr(node, "workeroutput", {}).get("told", []):
+        told.tell(line)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    for line in told.lines():
+        terminalreporter.write_line(line)
