@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # they share the cores; torch asks when it is loaded
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
@@ -11,15 +10,19 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # they share
 import pytest
 import told
 
-ALONE = ("browser", "host")  # folders whose tests share a running server, and so a worker
+ALONE = ("tests/browser/", "tests/host/")  # folders whose tests share a running server, and so a process
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker for a server's tests, and one for each other file, whose fixtures its tests share."""
-    here = Path(__file__).parent
-    for item in items:
-        part = item.path.relative_to(here)
-        item.add_marker(pytest.mark.xdist_group(part.parts[0] if part.parts[0] in ALONE else str(part)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """One process for a server's tests, and one for each other file, whose fixtures its tests share."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByServerAndFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next(filter(nodeid.startswith, ALONE), nodeid.partition("::")[0])
+
+    return ByServerAndFile(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

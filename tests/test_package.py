@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 MOST_BYTES = 2_500_000
 NEEDED = ("__init__.py", "pyproject.toml", "LICENSE", "README.md", "nodes/extension.py", "training/recipes/sdxl.toml")
-LEFT_OUT = ("tests", "docs", "benchmarks", ".ci", ".github")
+LEFT_OUT = ("tests", "benchmarks", ".ci", ".github")
 
 
 def tracked_files() -> list[str]:
@@ -98,6 +98,9 @@ def test_archive_holds_the_pack_and_the_trainer_and_no_development_files(archive
     listed = names(archive)
     assert set(NEEDED) <= set(listed)
     assert not [name for name in listed if name.split("/")[0] in LEFT_OUT]
+    assert not [name for name in listed if name.startswith("docs/") and name.endswith(".py")]
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", (REPOSITORY / "README.md").read_text(encoding="utf-8"))]
+    assert {link for link in links if not link.startswith("http")} <= set(listed)
     folders = ("nodes", "tcd_core", "training", "web", "locales", "example_workflows")
     expected = {name for name in tracked_files() if name.split("/")[0] in folders}
     assert {name for name in listed if name.split("/")[0] in folders} == expected

@@ -81,6 +81,8 @@ def run(command: Command) -> None:
             kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
         )
         check_launch(accelerator)
+        if recipe.memory.shard and accelerator.num_processes == 1:
+            print("memory.shard: one process has nothing to share out (accelerate launch --num_processes N)")
         parts = seed_folders(recipe, folder)
         for seed, part in parts:
             part.mkdir(exist_ok=True)

@@ -130,6 +130,9 @@ def _memory(step: Step, task: TrajectoryDistillation, accelerator: Accelerator) 
     how = "at the peak, measured" if step.measured else "at the peak, of the tensors that lived; kernels' own on top"
     lines = {name: human_size(n_bytes) for name, n_bytes in parts}
     lines |= {"activations": f"{human_size(activations)} {how}", "together": human_size(sum(step.memory.values()))}
+    if recipe.memory.shard:
+        each = human_size(sum(held for _, held in parts) / accelerator.num_processes)
+        lines["memory.shard"] = f"{each} in each of {accelerator.num_processes} processes, and the activations"
     if recipe.objective.pairs:
         kept = kept_bytes(recipe, task.family.data.latent_shape, accelerator.num_processes)
         lines["teacher pairs"] = f"{human_size(kept)} in main memory"

@@ -49,17 +49,23 @@ class LiveTensors(TorchDispatchMode):
 
     @contextmanager
     def offloading(self) -> Iterator[None]:
-        """In place of ``save_on_cpu``: what is saved for the backward pass is as elsewhere, and not counted, until it
-        is needed."""
+        """In place of `offload.activations_on_cpu`: what is saved for the backward pass is as elsewhere, and not
+        counted, until it is needed; but for what was there before, weights."""
 
-        def pack(tensor: Tensor) -> Tensor:
+        def pack(tensor: Tensor):
+            if not self._held.get(tensor.untyped_storage()._cdata):
+                return tensor, False
             self._counting = False
             try:
-                return tensor.clone()
+                return tensor.clone(), True
             finally:
                 self._counting = True
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda copy: copy.clone()):
+        def unpack(packed) -> Tensor:
+            tensor, away = packed
+            return tensor.clone() if away else tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
             yield
 
 

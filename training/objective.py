@@ -25,6 +25,7 @@ from .end_times import TimeGrid, draw_ends, draw_starts, end_time_moments, segme
 from .families import Family
 from .jumps import Jump, follow
 from .losses import expected_squared_l2, min_snr, pseudo_huber, squared_l2
+from .offload import activations_on_cpu
 from .recipe import Recipe
 from .sharding import Shards
 from .student import Condition, Ema, Student
@@ -40,6 +41,8 @@ class Batch(NamedTuple):
         teacher: the jump t → t_n.  student, target: (t → s, t_n → s), one pair for each of the end times averaged.
         moments: of the end times, shape (B, 3); only where they are marginalised exactly.
         rows: which items of the data.
+        name, predictions: of a batch that comes again, what it is known by, and the teacher's data predictions on the
+            way from t_{n+k} to t_n, in their order; none until they are known (`teacher_pairs`).
     """
 
     x0: Tensor
@@ -51,6 +54,8 @@ class Batch(NamedTuple):
     jumps: tuple[tuple[Jump, Jump], ...]
     moments: Tensor | None
     rows: Tensor
+    name: str = ""
+    predictions: tuple[Tensor, ...] = ()
 
 
 class TrajectoryDistillation(nn.Module):
@@ -208,7 +213,7 @@ class TrajectoryDistillation(nn.Module):
         """Where the backward pass finds the student's activations: on the device, or offloaded."""
         if not self.recipe.memory.offload:
             return nullcontext()
-        return torch.autograd.graph.save_on_cpu(pin_memory=torch.cuda.is_available())
+        return activations_on_cpu(self.student.parameters())
 
     def _to_x0(self, output: Tensor, x: Tensor, t: Level) -> Tensor:
         return to_x0(output.float(), x, t, self.family.prediction)

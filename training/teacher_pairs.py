@@ -8,8 +8,6 @@ resumed run works out again what it comes to, from (seed, step), and several pro
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -17,31 +15,8 @@ from tcd_core import Level
 
 from .draws import WHOLE
 from .families import Family
-from .jumps import Jump
 from .objective import Batch, TrajectoryDistillation
 from .recipe import Recipe
-from .student import Condition
-
-
-class PairedBatch(NamedTuple):
-    """A `Batch`, and besides:
-
-    Attributes:
-        part: which step's it is, and which samples of it.
-        predictions: the teacher's on the way from t_{n+k} to t_n, in their order; none until they are known.
-    """
-
-    x0: Tensor
-    eps: Tensor
-    condition: Condition
-    unconditional: Condition
-    w: Tensor
-    teacher: Jump
-    jumps: tuple[tuple[Jump, Jump], ...]
-    moments: Tensor | None
-    rows: Tensor
-    part: str
-    predictions: tuple[Tensor, ...]
 
 
 class KeptPairs(TrajectoryDistillation):
@@ -52,24 +27,24 @@ class KeptPairs(TrajectoryDistillation):
         self.pairs = recipe.objective.pairs
         self._known: dict[str, tuple[Tensor, ...]] = {}
 
-    def draw(self, step: int, part: slice = WHOLE) -> PairedBatch:
+    def draw(self, step: int, part: slice = WHOLE) -> Batch:
         """The samples ``part`` of the batch of step mod N, with the teacher's predictions if it was here before."""
         step %= self.pairs
         name = f"{step}: {part.start} to {part.stop}"
-        return PairedBatch(*super().draw(step, part), name, self._known.get(name, ()))
+        return super().draw(step, part)._replace(name=name, predictions=self._known.get(name, ()))
 
     def _teacher(self, batch: Batch):
-        if not isinstance(batch, PairedBatch):
+        if not batch.name:  # drawn by someone else
             return super()._teacher(batch)
         if batch.predictions:
             again = iter(batch.predictions)
             return lambda x, t, s: next(again)
         ask = super()._teacher(batch)
-        self._known[batch.part] = ()
+        self._known[batch.name] = ()
 
         def asked(x: Tensor, t: Level, s: Level) -> Tensor:
             x0 = ask(x, t, s)
-            self._known[batch.part] += (x0.detach().to("cpu", torch.float32),)
+            self._known[batch.name] += (x0.detach().to("cpu", torch.float32),)
             return x0
 
         return asked

@@ -177,7 +177,9 @@ def ip_adapter(c: Canvas) -> None:
     patched = few_steps(c, loaded, TCDXL)
     c.column()
     with c.group("IP-Adapter (another pack)"):
-        adapter = c.add("IPAdapterUnifiedLoader", wide=280, model=patched, preset="STANDARD (medium strength)")
+        found = {"models": [file.as_model() for file in (IP_ADAPTER, CLIP_VISION)]}  # by the preset, not by a widget
+        preset = "STANDARD (medium strength)"
+        adapter = c.add("IPAdapterUnifiedLoader", wide=280, properties=found, model=patched, preset=preset)
         c.column()
         beside = c.x
         links = {"model": out(adapter, "model"), "ipadapter": out(adapter, "ipadapter"), "image": image}

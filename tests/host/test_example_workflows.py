@@ -205,6 +205,7 @@ def test_example_names_its_files_and_their_sources(file, server):
             assert offered[name]["directory"] == folder and offered[name]["url"].startswith(f"{page}/resolve/main/")
             stored = offered[name]["url"].rsplit("/", 1)[1].removesuffix("?download=true")
             assert (stored == name) != ("renamed" in line)
+    assert {*re.findall(r"^- `([^`]+)` in `models/", note, re.M)} - {*OWN} == {*offered}
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -184,3 +185,11 @@ def test_sizes_are_told_to_sdxl(tmp_path):
 def test_the_digits_are_answered_in_short():
     answer = dry_run.dry_run(load_recipe("digits"), fresh_accelerator())
     assert "downloads nothing" in answer and len(answer.splitlines()) < 4
+
+
+def test_what_processes_share_is_said_for_each(sd15, cats, stepped):
+    full = {"student": {"kind": "full"}, "memory": {"shard": True}, "model": {"dtype": "fp32"}}
+    task, step = stepped(**full)
+    lines = dry_run._memory(step, task, SimpleNamespace(num_processes=4, device="cpu"))
+    held = sum(n_bytes for name, n_bytes in step.memory.items() if name != "activations")
+    assert lines["memory.shard"].startswith(f"{human_size(held / 4)} in each of 4 processes")

@@ -6,9 +6,10 @@ import zipfile
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from training_support.pretrained import model_words, small_recipe, write_small_checkpoint
+from training_support.pretrained import model_words, small_recipe, write_pictures, write_small_checkpoint
 from training_support.random_checkpoints import small_config
 from training_support.runs import files_in
+from training_support.tiny import fresh_accelerator
 
 from training import distill, families, pretrained
 from training.families.encoders import Encoders
@@ -195,3 +196,16 @@ def test_the_disk_for_checkpoints_is_asked_for_before_training(sd15, cats):
     task = TrajectoryDistillation(family, recipe)
     trained = sum(p.numel() for p in task.trainable().values())
     assert pretrained.disk_needed(recipe) == 20_000_000 + 3 * (16 + 2) * trained
+
+
+def test_captions_beyond_the_text_encoder_s_length_are_cut_and_counted(sd15, tmp_path):
+    """As transformers truncates them, and told: 75 words fit between the two marks, 76 do not."""
+    cats, said = write_pictures(tmp_path / "cats", 3), []
+    for i, words in enumerate((75, 76, 200)):
+        next(cats.rglob(f"{i}.txt")).write_text(" ".join(["cat"] * words))
+    family = families.build(small_recipe(sd15, cats, data={"cache": str(tmp_path / "cache")}))
+    family.prepare(fresh_accelerator(), say=said.append)
+    assert [line for line in said if line.startswith("2 captions are longer than 75 tokens")], said
+    first = family.cache.texts([" ".join(["cat"] * 75)])["encoder_hidden_states"]
+    for words in (76, 200):
+        assert torch.equal(first, family.cache.texts([" ".join(["cat"] * words)])["encoder_hidden_states"])

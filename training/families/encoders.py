@@ -23,10 +23,14 @@ class Encoders:
     Args:
         family: a `LatentDiffusionFamily`.
         device: where to compute.
+
+    Attributes:
+        cut: the captions so far of which the end is left out, what lies beyond 75 tokens.
     """
 
     def __init__(self, family, device: torch.device) -> None:
         self.family, self.device = family, device
+        self.cut: set[str] = set()
         self._kind, self._loaded = "", None
 
     @property
@@ -58,9 +62,9 @@ class Encoders:
         found, sized = [], self.family.spec.sized
         with_teacher = self._kind == "teacher"
         for tokenizer, encoder in self._loaded[0] if with_teacher else self._only("texts", self._text_encoders):
-            tokens = tokenizer(
-                list(captions), padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
-            ).input_ids
+            whole = tokenizer(list(captions), padding="max_length", max_length=TOKENS, verbose=False).input_ids
+            self.cut |= {caption for caption, ids in zip(captions, whole, strict=True) if len(ids) > TOKENS}
+            tokens = torch.tensor([[*ids[: TOKENS - 1], ids[-1]] for ids in whole])
             found.append(encoder(tokens.to(self.device), output_hidden_states=sized))
         if not sized:
             return {"encoder_hidden_states": found[0].last_hidden_state.half().cpu()}

@@ -6,6 +6,7 @@ text encoders are in memory only while the cache is filled (`prepare`) and while
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,10 +87,12 @@ class LatentDiffusionFamily:
         source, settings = open_source(data), Settings.of(data, self.resolution)
         folder = Path(data.cache or Path("outputs") / "cache")
         self.device = accelerator.device
+        encoders = Encoders(self, self.device)
+        say = say if accelerator.is_main_process else lambda line: None
         try:
             self.cache = encode(
                 source,
-                Encoders(self, self.device),
+                encoders,
                 folder,
                 settings,
                 captions=prompts,
@@ -97,11 +100,14 @@ class LatentDiffusionFamily:
                 process_index=accelerator.process_index,
                 num_processes=accelerator.num_processes,
                 wait=accelerator.wait_for_everyone,
-                say=say if accelerator.is_main_process else lambda line: None,
+                say=say,
                 accept=lambda plan: origin and origin.check_data(plan, settings, source),
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f" while the data were encoded: what is done stays in {folder}") from None
+        if encoders.cut:
+            first = textwrap.shorten(min(encoders.cut), 60, placeholder=" …")
+            say(f"{len(encoders.cut):,} captions are longer than 75 tokens, and are cut off there: “{first}”")
         self.prompts = prompts or self.cache.captions(4)
         self._empty = self.cache.texts([""])
 
