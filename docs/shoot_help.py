@@ -5,24 +5,16 @@ python docs/shoot_help.py       (needs what the tests in tests/browser need: a C
 Checkpoint and LoRA are small stand-ins with random weights; only their names and the report on them are seen.
 """
 
-import os
 import shutil
-import sys
-import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
+from front_end import REPOSITORY, opened
 from PIL import Image
 from safetensors.torch import save_file
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "tests" / "browser")]
-
-import ui  # noqa: E402
-from host_support import tiny_checkpoints  # noqa: E402
-from host_support.host import find_host  # noqa: E402
-from host_support.server import make_base_directory, start_server, stop_server  # noqa: E402
+import ui  # isort: skip
+from host_support import tiny_checkpoints  # isort: skip
 
 CHECKPOINT, LORA = "my-model.safetensors", "tcd_my-model.safetensors"
 TOLD = {
@@ -36,7 +28,6 @@ RANK = 64
 WIDTH = 280  # of the nodes: the help panel is about as wide
 SCALE = 1.6  # screen pixels per CSS pixel
 CORNER = (500, 200)  # of the canvas, where the graph's point (0, 0) is put
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def write_lora(file: Path) -> None:
@@ -118,27 +109,17 @@ def shoot(page, graph: dict, height: int, name: str, run: bool = False) -> None:
     Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)
 
 
-def main() -> None:
-    from playwright.sync_api import sync_playwright
-
-    base = make_base_directory(Path(tempfile.mkdtemp()))
-    made = tiny_checkpoints.write("sd15", base / "models" / "checkpoints")
+def models(folder: Path) -> None:
+    """Checkpoint and LoRA under a user's names."""
+    made = tiny_checkpoints.write("sd15", folder / "checkpoints")
     shutil.move(made, made.with_name(CHECKPOINT))
-    write_lora(base / "models" / "loras" / LORA)
-    client, process = start_server(find_host(), base)
-    try:
-        with sync_playwright() as playwright:
-            executable = os.environ.get("CHROMIUM_PATH") or next(filter(None, map(shutil.which, CHROMIUM)))
-            browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 1400, "height": 700}, device_scale_factor=SCALE)
-            page.front_end, page.errors = SimpleNamespace(url=client.url, vue=False), []
-            ui.open_app(page)
-            shoot(page, gamma_patch(), 412, "gamma_patch")
-            shoot(page, lora_loader(), 320, "lora_loader", run=True)
-            browser.close()
-    finally:
-        stop_server(process)
-        shutil.rmtree(base, ignore_errors=True)
+    write_lora(folder / "loras" / LORA)
+
+
+def main() -> None:
+    with opened(models, viewport={"width": 1400, "height": 700}, device_scale_factor=SCALE) as page:
+        shoot(page, gamma_patch(), 412, "gamma_patch")
+        shoot(page, lora_loader(), 320, "lora_loader", run=True)
 
 
 if __name__ == "__main__":

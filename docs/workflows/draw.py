@@ -1,21 +1,21 @@
-"""Draws the example workflows' thumbnails: `python docs/workflows/draw.py URL`, of a running ComfyUI with this pack.
+"""Draws the example workflows' thumbnails: `python docs/workflows/draw.py` (needs what ../front_end.py needs).
 
-Each shows the graph as that front end draws it, without its note and without any picture that a model made, and under
-it, larger, the node that the workflow is about. Needs playwright, Pillow and a Chromium (CHROMIUM_PATH, or `chromium`
-on the path).
+Each shows the graph as the front end draws it, without its note and without any picture that a model made, and under
+it, larger, the node that the workflow is about.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw
-from playwright.sync_api import Page, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from front_end import opened, ui  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parents[2] / "example_workflows"
 MARGIN, BARS = 30, 100  # around the graph; the front end's own bars, left and on top
@@ -33,7 +33,6 @@ ABOUT = (  # the first of these that a workflow has is what it is about
     "KSampler",
     "TCDToolkit_KSampler",
 )
-OPEN = "async workflow => { await window.app.loadGraphData(workflow, true, true, 'thumbnail'); }"
 MOVE = """([x, y]) => {
     const canvas = window.app.canvas, box = canvas.canvas.getBoundingClientRect();
     canvas.ds.scale = 1;
@@ -42,7 +41,7 @@ MOVE = """([x, y]) => {
 }"""
 
 
-def photograph(page: Page, workflow: dict, note: bool = False) -> tuple[Image.Image, int, int]:
+def photograph(page, workflow: dict, note: bool = False) -> tuple[Image.Image, int, int]:
     """The graph at its own size, and the graph's coordinates of the picture's corner."""
     boxes = [group["bounding"] for group in workflow["groups"]]
     boxes += [[*node["pos"], *node["size"]] for node in workflow["nodes"] if note and node["type"] == "MarkdownNote"]
@@ -50,9 +49,8 @@ def photograph(page: Page, workflow: dict, note: bool = False) -> tuple[Image.Im
     right, bottom = (max(box[i] + box[i + 2] for box in boxes) + MARGIN for i in (0, 1))
     width, height = right - left, bottom - top
     page.set_viewport_size({"width": width + 2 * BARS, "height": height + 2 * BARS})
-    page.evaluate(OPEN, workflow)
-    page.keyboard.press("Escape")  # the dialog about a pack that is not there
-    page.wait_for_timeout(500)
+    ui.load(page, workflow)
+    assert not ui.dialogs(page), "a dialog lies over the graph"
     page.evaluate(MOVE, [BARS - left, BARS - top])
     page.wait_for_timeout(700)
     clip = {"x": BARS, "y": BARS, "width": width, "height": height}
@@ -96,23 +94,20 @@ def jpeg(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def main(url: str, large: Path | None = None) -> None:
+def main(large: Path | None = None) -> None:
     """Thumbnails into example_workflows; where a folder is named, whole graphs as PNG into it as well."""
-    chromium = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
+    with opened(settings={"Comfy.Workflow.ShowMissingNodesWarning": False}) as page:
         page.route("**/view?*example.png*", lambda route: route.fulfill(body=stand_in(), content_type="image/png"))
-        page.goto(url)
-        page.wait_for_function("window.app?.extensionManager && window.app.canvas?.graph", timeout=60_000)
-        page.wait_for_timeout(2000)
         for file in sorted(FOLDER.glob("*.json")):
             workflow = json.loads(file.read_text(encoding="utf-8"))
-            file.with_suffix(".jpg").write_bytes(jpeg(card(workflow, *photograph(page, workflow))))
+            drawn = photograph(page, workflow)
+            if missing := {node["type"] for node in ui.nodes(page) if node["unknown"]}:
+                print(f"{file.stem} stays as it is: {', '.join(sorted(missing))} must be installed to draw it")
+                continue
+            file.with_suffix(".jpg").write_bytes(jpeg(card(workflow, *drawn)))
             if large:
                 photograph(page, workflow, note=True)[0].save(large / f"{file.stem}.png")
-        browser.close()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    main(*map(Path, sys.argv[1:2]))
