@@ -147,4 +147,5 @@ def main(job_file: str, results_file: str, answers_file: str) -> None:
     Path(answers_file).write_text(json.dumps(answers))
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])
