@@ -12,7 +12,8 @@ from accelerate import Accelerator
 
 from . import families
 from .checkpoint_lora import CheckpointLora, save_averaged_lora
-from .comfyui import export, find_comfyui
+from .comfyui import export
+from .comfyui_folders import find_comfyui
 from .data import Settings, open_source
 from .disk import write_atomically
 from .families.unet import LORA_TARGETS

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 from training_support.runs import bytes_in, files_in
 
-from training import comfyui
-from training.comfyui import NO_CHECKPOINT, export, find_comfyui
+from training import comfyui_folders
+from training.comfyui import NO_CHECKPOINT, export
+from training.comfyui_folders import find_comfyui
 from training.disk import OutputError
 from training.lora_file import lora_metadata
 
@@ -148,13 +149,13 @@ def test_a_lora_that_was_trained_again_gets_a_name_of_its_own(host, tmp_path):
 
 
 def test_a_name_taken_while_copying_is_left_to_who_took_it(host, tmp_path, monkeypatch):
-    lora, copy = make_lora(tmp_path / "run"), comfyui.shutil.copyfileobj
+    lora, copy = make_lora(tmp_path / "run"), comfyui_folders.shutil.copyfileobj
 
     def copy_late(source, target, length):
         copy(source, target, length)
         (host / "models" / "loras" / "tcd_mine.safetensors").touch()
 
-    monkeypatch.setattr(comfyui.shutil, "copyfileobj", copy_late)
+    monkeypatch.setattr(comfyui_folders.shutil, "copyfileobj", copy_late)
     exported = export(host, lora, None)
     assert exported.lora.name == "tcd_mine-2.safetensors"
     assert files_in(host / "models" / "loras") == {"tcd_mine.safetensors", "tcd_mine-2.safetensors"}
@@ -166,7 +167,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(host, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     lora = make_lora(tmp_path / "run")
-    monkeypatch.setattr(comfyui.shutil, "copyfileobj", full)
+    monkeypatch.setattr(comfyui_folders.shutil, "copyfileobj", full)
     with pytest.raises(OutputError, match=r"was not written: No space left.*The LoRA is whole in .*copy it by hand"):
         export(host, lora, None)
     assert not files_in(host)
