@@ -213,7 +213,7 @@ class TrajectoryDistillation(nn.Module):
         """Where the backward pass finds the student's activations: on the device, or offloaded."""
         if not self.recipe.memory.offload:
             return nullcontext()
-        return activations_on_cpu(self.student.parameters())
+        return activations_on_cpu(() if self.shards else self.student.parameters())  # gathered weights do not stay
 
     def _to_x0(self, output: Tensor, x: Tensor, t: Level) -> Tensor:
         return to_x0(output.float(), x, t, self.family.prediction)
