@@ -2,8 +2,8 @@
 
 All are transformers' `CLIPModel`. HPS v2's own package is unmaintained and carries a copy of open_clip; its weights are
 open_clip's names, renamed here. The aesthetic score is a linear network over CLIP's picture embedding, without a
-package of its own. Pictures are prepared as CLIP's are: the shorter side scaled to 224 by Pillow's bicubic filter, the middle
-cropped; captions are CLIP's tokens, cut at 77.
+package of its own. Pictures are prepared as CLIP's are: the shorter side scaled to 224 by Pillow's bicubic filter, the
+middle cropped; captions are CLIP's tokens, cut at 77.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m training.evaluate --model …``: every method sampled and measured, in a folder that can be gone on with."""
+"""``python -m training.evaluate --model …``: every method sampled and measured, in a folder to be gone on with."""
 
 from __future__ import annotations
 

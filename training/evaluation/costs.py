@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +24,7 @@ class Cost:
         seconds: of sampling and decoding.
         evaluations: passes of one picture through the network; with guidance two a step.
         peak_bytes: the device's peak memory meanwhile, on a CPU the process's; None where that is not known.
+        broken: numbers of the prompts whose pictures were not finite.
     """
 
     batch: int
@@ -31,6 +32,7 @@ class Cost:
     seconds: float = 0.0
     evaluations: int = 0
     peak_bytes: int | None = None
+    broken: list[int] = field(default_factory=list)
 
 
 @contextmanager
@@ -72,7 +74,7 @@ def read(folder: Path, cell: str) -> list[Cost]:
 
 
 def summed(costs: list[Cost], pictures: int) -> dict[str, float | None]:
-    """``{"seconds", "evaluations", "peak_bytes"}`` of so many pictures; by the median batch, since the first warms up."""
+    """``{"seconds", "evaluations", "peak_bytes"}`` of so many pictures, by the median batch: the first warms up."""
     if not costs:
         return {"seconds": float("nan"), "evaluations": float("nan"), "peak_bytes": None}
     peaks = [cost.peak_bytes for cost in costs if cost.peak_bytes is not None]

@@ -106,7 +106,9 @@ def _batch(work: Work, model: Model, weights, rows: range, cells: Sequence[Cell]
         network = model.guided(weights, condition, none, work.w) if guided else weights.network(condition)
         network = counted(network, cost, 2 if guided else 1)
         with measured(cost, model.device):
-            made = pictures.to_bytes(model.decode(_latents(cell, model, weights, network, prompts)))
+            decoded = model.decode(_latents(cell, model, weights, network, prompts))
+        cost.broken = [i for i, picture in zip(rows, decoded, strict=False) if not picture.isfinite().all()]
+        made = pictures.to_bytes(decoded)
         for i, picture in zip(rows, made, strict=False):
             if not (path := work.path(cell, i)).exists():
                 pictures.write(path, picture)

@@ -1,4 +1,4 @@
-"""ImageReward: BLIP's picture encoder, its text encoder that attends to the picture, linear layers over its first token.
+"""ImageReward: BLIP's picture encoder, its text encoder that attends to it, linear layers over the first token.
 
 Its own package needs old libraries (timm 0.6.13, fairscale), so its weights are put into transformers' BLIP, which
 computes the same, to the bit where both were run with the same random weights.

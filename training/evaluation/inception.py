@@ -1,8 +1,8 @@
 """Inception's 2,048 features of pictures, as FID and KID are worked out in.
 
 By torch-fidelity (0.4, maintained; its network and its scaling of pictures repeat the original TensorFlow graph) from
-its own weight file, or, where only that is there, by the same network as a TorchScript file, which StyleGAN's authors made
-and clean-fid uses (clean-fid itself has not been released since 2022).
+its own weight file, or, where only that is there, by the same network as a TorchScript file, which StyleGAN's authors
+made and clean-fid uses (clean-fid itself has not been released since 2022).
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def _in_kohyas_names(
 
 
 def _loader(network: nn.Module):
-    """diffusers' reader of LoRA files for this kind of UNet; imported here alone, since it brings all pipelines along."""
+    """diffusers' reader of LoRA files for this kind of UNet; imported here alone, for it is large."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
 

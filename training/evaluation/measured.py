@@ -132,7 +132,13 @@ def collect(judging: Judging, wanted: Sequence[str], resamples: int, measured: M
                 scores = judging.scores(cell, name)
                 figures.values[name] = float(scores.mean())
                 figures.intervals[name] = mean_interval(scores)
-        figures.cost = costs.summed(costs.read(judging.folder / "costs", cell.name), measured.pictures)
+        batches = costs.read(judging.folder / "costs", cell.name)
+        figures.cost = costs.summed(batches, measured.pictures)
+        if broken := sum(len(batch.broken) for batch in batches):
+            measured.notes.append(
+                f"{broken} of the {measured.pictures} pictures of {cell.name} were not finite (the network or the VAE "
+                "overflowed) and stand as grey."
+            )
         measured.figures.append(figures)
     if judging.reference and judging.reference.pictures and "complexity" in wanted:
         real = judging.path(judging.reference_name, "complexity")
