@@ -48,7 +48,6 @@ class Options:
         metrics: what to measure
         weights: a folder in which the metrics' weights are looked for first
         fetch: download metrics' weights that are not on this machine
-        fid_resamples: resamples of the pictures for FID's interval, 0 = none; some seconds each
         model_config: folder of diffusers' configs, for a model of other sizes than its family's
         prediction: what the model's network predicts; auto: what the file says
     """
@@ -75,7 +74,6 @@ class Options:
     metrics: tuple[_Metric, ...] | None = None
     weights: Path | None = None
     fetch: tyro.conf.FlagCreatePairsOff[bool] = False
-    fid_resamples: int | None = None
     model_config: str | None = None
     prediction: Literal["auto", "epsilon", "v_prediction"] | None = None
 

@@ -1,8 +1,9 @@
-"""Small evaluations: the words of their command lines, LoRAs for small UNets, and stand-ins for the metrics' weights."""
+"""Small evaluations: words of their command lines, LoRAs for small UNets, stand-ins for the metrics' weights."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
-from training.evaluation.inception import SCRIPT, WIDTH
+from training.evaluation.inception import SCRIPT
 from training.evaluation.model import Model
 from training.families.unet import LORA_TARGETS
 from training.lora_file import save_lora
@@ -63,22 +64,24 @@ def write_lora(model: Path, path: Path, style: str = "kohya", seed: int = 0, **m
 
 
 class TinyInception(nn.Module):
-    """In Inception's place: 2,048 random projections of a picture scaled to 4 × 4."""
+    """In Inception's place: random projections of a picture scaled to 4 × 4."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.project = nn.Linear(48, WIDTH)
-        weight = torch.randn(WIDTH, 48, generator=torch.Generator().manual_seed(0))
-        self.project.weight.data, self.project.bias.data = weight / 48**0.5, torch.zeros(WIDTH)
+        self.project = nn.Linear(48, width)
+        weight = torch.randn(width, 48, generator=torch.Generator().manual_seed(0))
+        self.project.weight.data, self.project.bias.data = weight / 48**0.5, torch.zeros(width)
 
     def forward(self, x: Tensor, return_features: bool = False) -> Tensor:
         return self.project(nn.functional.adaptive_avg_pool2d(x.float() / 127.5 - 1, 4).flatten(1))
 
 
-def write_inception(folder: Path) -> Path:
+def write_inception(folder: Path, width: int = 32) -> Path:
     """`TinyInception` as the TorchScript file that is looked for."""
     folder.mkdir(exist_ok=True)
-    torch.jit.script(TinyInception()).save(str(folder / SCRIPT))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's script is to be replaced, some day
+        torch.jit.script(TinyInception(width)).save(str(folder / SCRIPT))
     return folder
 
 

@@ -59,7 +59,6 @@ class Request:
     metrics: tuple[str, ...] = METRICS
     weights: Path | None = None
     fetch: bool = False
-    fid_resamples: int = 0
     model_config: str = ""
     prediction: str = "auto"
     output: Path | None = None
@@ -78,8 +77,8 @@ class Request:
         for name, values, known in (("metrics", self.metrics, METRICS),):
             if unknown := set(values) - set(known):
                 raise ValueError(f"--{name}: {_words(sorted(unknown))} is none of {', '.join(known)}")
-        if self.w < 0 or self.fid_resamples < 0 or (self.count is not None and self.count < 2):
-            raise ValueError("--w and --fid-resamples must not be negative, and --count at least 2")
+        if self.w < 0 or (self.count is not None and self.count < 2):
+            raise ValueError("--w must not be negative, and --count at least 2")
 
 
 @dataclass(frozen=True)
@@ -263,7 +262,7 @@ def _judge(opened: Opened, state: PartialState) -> Judging:
         networks.insert(0, "inception")
     judging.run(networks, DIVERSITY in wanted and len(request.seeds) > 1)
     if "inception" in judging.sources:
-        distances(judging, wanted, request.fid_resamples)
+        distances(judging, wanted)
     return judging
 
 
@@ -275,7 +274,7 @@ def _collected(opened: Opened, judging: Judging) -> Measured:
     if reference:
         measured.reference = reference.data
         measured.notes += notes_on(reference, len(opened.prompts)) if "inception" in judging.sources else []
-    collect(judging, request.metrics, request.fid_resamples, measured)
+    collect(judging, request.metrics, measured)
     for name in {"fid", "kid"} & set(request.metrics):
         if not reference:
             measured.left_out[name] = "there is nothing to compare with: give --reference FOLDER, or FILE.npz"

@@ -37,10 +37,8 @@ class Inception:
     def __call__(self, pictures: Tensor, captions: Sequence[str] = ()) -> dict[str, Tensor]:
         pictures = pictures.to(self.device)
         made = self.network(pictures, return_features=True) if self.by_script else self.network(pictures)[0]
-        if made.shape != (len(pictures), WIDTH):
-            raise Unavailable(
-                f"{SCRIPT} gives {tuple(made.shape)}, no {WIDTH} features of each picture: fetch it again"
-            )
+        if made.shape[:-1] != (len(pictures),):
+            raise Unavailable(f"{SCRIPT} gives {tuple(made.shape)}, no features of each picture: fetch it again")
         return {"inception": made}
 
 

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..disk import write_atomically
 from . import costs
 from .cells import Cell, Method
-from .distances import distance_to, gaussian_of, kid
+from .distances import distance_to, gaussian_of, influences, kid
 from .judging import DIVERSITY, Judging
 
 MEANS = ("image_reward", "pick_score", "clip_score", "hps", "aesthetic", "complexity")
@@ -74,12 +74,8 @@ def mean_interval(values: np.ndarray, resamples: int = RESAMPLES) -> Interval:
     return tuple(float(end) for end in np.quantile(means, (0.025, 0.975)))
 
 
-def distances(judging: Judging, wanted: Sequence[str], resamples: int) -> None:
-    """FID and KID of this process's share of the cells, each into a file beside its features.
-
-    Args:
-        resamples: of the pictures, for FID's interval, ± 1.96 standard deviations over them; 0: none.
-    """
+def distances(judging: Judging, wanted: Sequence[str]) -> None:
+    """FID, its interval, and KID of this process's share of the cells, each into a file beside its features."""
     real, rows = judging.reference, None
     if real.pictures:
         rows = judging.features(judging.reference_name)
@@ -87,32 +83,27 @@ def distances(judging: Judging, wanted: Sequence[str], resamples: int) -> None:
     distance = distance_to(statistics)
     own = judging.cells[judging.process :: judging.processes]
     for cell in tqdm(own, desc="distances", unit="set", disable=judging.process > 0):
-        path = distances_path(judging, cell, resamples)
+        path = distances_path(judging, cell)
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if all(name in known for name in wanted if name == "fid" or rows):
+        if all(name in known for name in wanted if name == "fid" or (name == "kid" and rows)):
             continue
         made = judging.features(cell.name)
         if "fid" in wanted and "fid" not in known:
-            known["fid"] = distance(gaussian_of(made))
-            draw, again = np.random.default_rng(0), []
-            for _ in range(resamples):
-                often = np.bincount(draw.integers(len(made), size=len(made)), minlength=len(made))
-                again.append(distance(gaussian_of(made, often)))
-            if len(again) > 1:
-                half = 1.96 * float(np.std(again, ddof=1))
-                known["fid_interval"] = [known["fid"] - half, known["fid"] + half]
+            moments = gaussian_of(made)
+            known["fid"] = distance(moments)
+            known["fid_interval"] = mean_interval(known["fid"] + influences(made, moments, statistics))
         if "kid" in wanted and rows and "kid" not in known:
             known["kid"] = kid(made, rows)
         write_atomically(path, json.dumps(known))
 
 
-def distances_path(judging: Judging, cell: Cell, resamples: int) -> Path:
-    """Where a cell's distances lie: another file for other weights, references and resamples."""
-    told = f"{judging.sources['inception']} {judging.reference.sha256} {resamples}"
+def distances_path(judging: Judging, cell: Cell) -> Path:
+    """Where a cell's distances lie: another file for other weights and references."""
+    told = f"{judging.sources['inception']} {judging.reference.sha256}"
     return judging.folder / "scores" / cell.name / f"distances-{hashlib.sha256(told.encode()).hexdigest()[:8]}.json"
 
 
-def collect(judging: Judging, wanted: Sequence[str], resamples: int, measured: Measured) -> None:
+def collect(judging: Judging, wanted: Sequence[str], measured: Measured) -> None:
     """Fill in the figures, from the files of all processes."""
     for name in wanted:
         network = "inception" if name in ("fid", "kid") else name
@@ -123,7 +114,7 @@ def collect(judging: Judging, wanted: Sequence[str], resamples: int, measured: M
     for cell in judging.cells:
         figures = Figures(cell)
         if judging.reference and "inception" in judging.sources:
-            known = json.loads(distances_path(judging, cell, resamples).read_text(encoding="utf-8"))
+            known = json.loads(distances_path(judging, cell).read_text(encoding="utf-8"))
             figures.values |= {name: known[name] for name in ("fid", "kid") if name in known and name in wanted}
             if "fid" in figures.values and "fid_interval" in known:
                 figures.intervals["fid"] = tuple(known["fid_interval"])

@@ -7,7 +7,7 @@ from scipy.linalg import sqrtm
 from sklearn.metrics.pairwise import polynomial_kernel
 
 from training.evaluation import rows
-from training.evaluation.distances import Gaussian, distance_to, gaussian_of, kid
+from training.evaluation.distances import Gaussian, distance_to, gaussian_of, influences, kid
 from training.metrics import frechet_distance
 
 
@@ -27,7 +27,8 @@ def test_gaussians_of_independent_coordinates_have_the_distance_of_the_closed_fo
     mean_a, mean_b, sigma_a, sigma_b = draw.normal(size=12), draw.normal(size=12), *draw.uniform(0.1, 2, (2, 12))
     turn = np.linalg.qr(draw.normal(size=(12, 12)))[0]  # any basis: both covariances have the same axes
     a, b = (
-        Gaussian(mean, turn @ np.diag(sigma**2) @ turn.T, None) for mean, sigma in ((mean_a, sigma_a), (mean_b, sigma_b))
+        Gaussian(mean, turn @ np.diag(sigma**2) @ turn.T, None)
+        for mean, sigma in ((mean_a, sigma_a), (mean_b, sigma_b))
     )
     expected = np.square(mean_a - mean_b).sum() + np.square(sigma_a - sigma_b).sum()
     assert distance_to(a)(b) == pytest.approx(expected, rel=1e-10)
@@ -66,12 +67,25 @@ def test_the_distance_of_files_is_that_of_whole_sets(tmp_path):
     assert found == pytest.approx(frechet_distance(a, b), rel=1e-9)
 
 
-def test_weights_count_vectors_as_often_as_they_say(tmp_path):
-    values = np.random.default_rng(0).normal(size=(20, 5))
-    often = np.random.default_rng(1).integers(0, 4, 20)
-    weighted, repeated = gaussian_of([values[:8], values[8:]], often), gaussian_of([np.repeat(values, often, axis=0)])
-    np.testing.assert_allclose(weighted.mean, repeated.mean, rtol=1e-12)
-    np.testing.assert_allclose(weighted.covariance, repeated.covariance, rtol=1e-10)
+def test_influences_are_the_derivative_of_the_distance_towards_each_vector(tmp_path):
+    """Against the distance of the mixture (1 − h) · set + h · vector, for a small h; of mean 0."""
+    draw, h = np.random.default_rng(0), 1e-6
+    values = draw.normal(size=(40, 5)) @ covariance(5, 1)
+    made, real = gaussian_of([values]), Gaussian(draw.normal(size=5), covariance(5, 2), None)
+    found = influences(file_of(tmp_path, "a.npy", values), made, real)
+    distance, slopes = distance_to(real), []
+    for x in values:
+        gap = x - made.mean
+        mixed = made.covariance + h * (np.outer(gap, gap) - made.covariance)
+        slopes.append((distance(Gaussian(made.mean + h * gap, mixed, None)) - distance(made)) / h)
+    np.testing.assert_allclose(found, np.array(slopes) - np.mean(slopes), rtol=1e-4, atol=1e-4)
+    assert abs(found.mean()) < 1e-12
+
+
+def test_statistics_of_other_features_are_refused():
+    a, b = (Gaussian(np.zeros(d), np.eye(d), None) for d in (3, 4))
+    with pytest.raises(ValueError, match="of 3 features, the pictures' network has 4"):
+        distance_to(a)(b)
 
 
 def test_sets_that_say_nothing_are_refused(tmp_path):

@@ -99,7 +99,7 @@ def pictures_of(made, **words) -> np.ndarray:
 def test_pictures_are_diffusers_pipeline_s_with_its_tcd_scheduler_for_the_same_noise(
     family, gamma, checkpoint, lora, tmp_path, monkeypatch
 ):
-    """Both ways: by TCDScheduler here with the same generators, and by tcd_core's SSS with the noise put into the other."""
+    """By TCDScheduler here with the same generators, and by SSS with its noise put into the other."""
     cells = [Cell(Method("ref", "ref", "tcd", "mine", gamma), gamma, 4, 7), Cell(SSS, gamma, 4, 7)]
     ours = make(tmp_path, checkpoint(family), cells, lora(family), PROMPTS[:2])
     model, prompts = small_model(checkpoint(family)), numbered(PROMPTS[:2])
