@@ -26,7 +26,7 @@ _TEXT_ENCODER = re.compile(r"lora_te\d?_|text_encoder")
 _PARTS = (  # how diffusers and PEFT end a key → kohya's part
     (re.compile(r"[._](lora\.down|lora_linear_layer\.down|lora_A(\.[^.]+)?)\.weight$"), DOWN),
     (re.compile(r"[._](lora\.up|lora_linear_layer\.up|lora_B(\.[^.]+)?)\.weight$"), UP),
-    (re.compile(r"\.alpha$"), ALPHA),
+    (re.compile(r"([._]lora\.down\.weight)?\.alpha$"), ALPHA),
 )
 _START = re.compile(r"^(unet\.)?(base_model\.model\.)?")
 
@@ -114,6 +114,7 @@ def _in_kohyas_names(
         for pattern, part in _PARTS:
             if pattern.search(key):
                 stem = _START.sub("", pattern.sub("", key)).replace(".processor", "")
+                stem = f"{stem}.0" if stem.endswith(".to_out") else stem  # as diffusers once named attention's last
                 renamed[f"{kohya_name(stem)}.{part}"] = tensor
     for stem in {key.partition(".")[0] for key in renamed if key not in own}:
         if (alpha := _alpha_of(metadata)) is not None:
