@@ -1,4 +1,4 @@
-"""Generation by `training.evaluation` against diffusers' own pipeline: the same model, prompts, steps and batch, in turns.
+"""Generation by `training.evaluation` against diffusers' own pipeline: same model, prompts, steps and batch, in turns.
 
     python benchmarks/evaluation.py [--family sd15] [--resolution 256] [--batch 4] [--rounds 7]
 
@@ -27,6 +27,7 @@ from training import models  # noqa: E402
 from training.evaluation import pictures  # noqa: E402
 from training.evaluation.cells import Cell, Method  # noqa: E402
 from training.evaluation.generation import _latents  # noqa: E402
+from training.evaluation.lora import merge  # noqa: E402
 from training.evaluation.model import Model  # noqa: E402
 from training.evaluation.prompts import numbered  # noqa: E402
 
@@ -55,16 +56,15 @@ def main() -> None:
         options.add_argument(f"--{name}", type=int, default=value)
     asked = options.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = write_small_checkpoint(Path(folder), asked.family)
-        write_lora(checkpoint, Path(folder) / "lora.safetensors")
-        model = Model(str(checkpoint), "fp32", device, asked.resolution, f"{checkpoint}.config")
-        student = model.student(Path(folder) / "lora.safetensors")
-        from training.evaluation.lora import merge
-
-        network = model.base()
-        merge(network, Path(folder) / "lora.safetensors")
-        theirs = pipeline(model, network, torch.float32)
+    temporary = tempfile.TemporaryDirectory()
+    folder = Path(temporary.name)
+    checkpoint = write_small_checkpoint(folder, asked.family)
+    write_lora(checkpoint, folder / "lora.safetensors")
+    model = Model(str(checkpoint), "fp32", device, asked.resolution, f"{checkpoint}.config")
+    student = model.student(folder / "lora.safetensors")
+    network = model.base()
+    merge(network, folder / "lora.safetensors")
+    theirs = pipeline(model, network, torch.float32)
     words = [f"a picture of number {i}" for i in range(asked.batch)]
     prompts = numbered(words)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 import time
@@ -24,7 +25,7 @@ from . import lora
 from .cells import Baseline, Cell, Method, cells_of, methods_of, named_loras
 from .generation import Work, generate
 from .judging import Judging
-from .measured import DIVERSITY, METRICS, Measured, collect, distances
+from .measured import DIVERSITY, METRICS, Measured, collect, distances, sample_files, to_results
 from .model import Model
 from .prompts import Prompt, read_coco, read_prompts
 from .reference import Reference, notes_on, open_reference
@@ -289,12 +290,29 @@ def _collected(opened: Opened, judging: Judging) -> Measured:
 
 def _write(opened: Opened, measured: Measured) -> None:
     measured.save(opened.folder / FIGURES)
+    if importlib.util.find_spec("training.catalogue"):  # a report writer that takes any metrics and methods
+        _report(opened.folder, measured)
     for name, why in measured.left_out.items():
         print(f"{name} is left out: {why}")
     for note in measured.notes:
         print(f"Note: {note}")
     print("\n".join(table(measured)))
     print(f"Figures in {opened.folder / FIGURES}")
+
+
+def _report(folder: Path, measured: Measured) -> None:
+    """results.json, the report, and its pictures."""
+    from .. import plots, report, sample_grid
+
+    results = to_results(measured)
+    results.save(folder / "results.json")
+    drawn = [folder / "samples.png"]
+    sample_grid.sample_grid(sample_files(measured, folder), drawn[0])
+    data = report.to_json(results)
+    for name in ("metric_against_steps", "metric_against_gamma"):
+        if getattr(plots, name)(data, folder / f"{name}.png"):
+            drawn.append(folder / f"{name}.png")
+    report.write_report(results, folder, drawn)
 
 
 def table(measured: Measured) -> list[str]:

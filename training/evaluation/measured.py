@@ -18,6 +18,7 @@ from ..disk import write_atomically
 from . import costs
 from .cells import Cell, Method
 from .distances import distance_to, gaussian_of, influences, kid
+from .generation import picture_path
 from .judging import DIVERSITY, Judging
 
 MEANS = ("image_reward", "pick_score", "clip_score", "hps", "aesthetic", "complexity")
@@ -182,6 +183,16 @@ def to_results(measured: Measured):
         if cell.gamma == cell.method.gamma and of.cost:
             results.add_cost(cell.method.name, cell.steps, measured.pictures, **of.cost)
     return results
+
+
+def sample_files(measured: Measured, folder: Path, count: int = 10) -> dict[str, dict[int, list[Path]]]:
+    """Method's title → steps → its first pictures' files, at its own gamma, from the first seed: for a sample grid."""
+    rows: dict[str, dict[int, list[Path]]] = {}
+    for of in measured.figures:
+        if of.cell.gamma == of.cell.method.gamma:
+            files = [picture_path(folder, of.cell, i) for i in range(min(count, measured.pictures))]
+            rows.setdefault(of.cell.method.title, {}).setdefault(of.cell.steps, files)
+    return rows
 
 
 def _about(settings: Mapping) -> str:
