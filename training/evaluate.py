@@ -1,7 +1,7 @@
-"""``python -m training.evaluate RUN_DIR``: measure and draw a run that `training.distill` made, from its files.
+"""``python -m training.evaluate``: measure a run that `training.distill` made, or real models like the paper.
 
-`training.distill` ends with the same. Alone it measures a run again, with other steps, gammas or seeds if wanted, into
-a folder of its own.
+``RUN_DIR``: measure and draw a run from its files, with other steps, gammas or seeds if wanted, into a folder of its
+own; `training.distill` ends with the same. ``--model CHECKPOINT``: see `training.evaluation`.
 """
 
 from __future__ import annotations
@@ -10,61 +10,136 @@ import sys
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 VALUES = "results.json"  # every single value, with its seeds
+_Baseline = Literal["euler", "ddim", "dpmpp_2s", "lcm", "tcd"]
+_Metric = Literal[
+    "fid", "kid", "image_reward", "pick_score", "clip_score", "hps", "aesthetic", "complexity", "diversity"
+]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure and draw a run that training.distill made.
+    """Measure a run that training.distill made (RUN_DIR), or real models like the paper (--model).
 
     Attributes:
-        run: the run's folder
-        output: where to write; default: a new folder "measured" in the run's
-        steps: sampling steps, network evaluations
-        gamma: gamma at which TCD is reported, 0 … 1
-        gammas: gammas of the sweep
+        run: a run's folder; without it, --model
+        output: where to write; of a run: a new folder "measured" in it; of models: outputs/evaluate-MODEL, gone on with
+        steps: sampling steps, network evaluations; of models 2 4 8 20
+        gamma: gamma at which TCD is reported, 0 … 1; of models 0.2
+        gammas: gammas of the sweep; of models none
         sampling_seeds: how many noises each student is sampled from
-        w: guidance of the numerical solvers
+        w: guidance of the numerical solvers, CFG scale − 1; of models 6.5
+        model: the checkpoint: a .safetensors file, a diffusers folder, or a Hub name
+        lora: LoRAs, each FILE or NAME=FILE, sampled by strategic stochastic sampling at --gamma
+        lcm_lora: LoRAs that are sampled as LCM is, at gamma 1
+        prompts: a text file with a prompt per line
+        coco: the paper's protocol: a folder with COCO-2017's captions_val2017.json (or annotations/) and val2017/
+        reference: real pictures' folder, or a .npz of their mu and sigma; with --coco its pictures
+        baselines: diffusers' schedulers: the solvers on the base model, lcm on each --lcm-lora, tcd on each --lora
+        seeds: of models: the seeds of the noise, a set of pictures each
+        resolution: side of the pictures, px; default: the family's own
+        dtype: number format of the UNet; default: fp16, on a CPU fp32
+        batch: pictures at a time
+        count: only the first so many prompts
+        metrics: what to measure
+        weights: a folder in which the metrics' weights are looked for first
+        fetch: download metrics' weights that are not on this machine
+        model_config: folder of diffusers' configs, for a model of other sizes than its family's
+        prediction: what the model's network predicts; auto: what the file says
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")] = None
     output: Path | None = None
     steps: tuple[int, ...] | None = None
     gamma: float | None = None
     gammas: tuple[float, ...] | None = None
     sampling_seeds: int | None = None
     w: float | None = None
+    model: str | None = None
+    lora: tuple[str, ...] = ()
+    lcm_lora: tuple[str, ...] = ()
+    prompts: Path | None = None
+    coco: Path | None = None
+    reference: Path | None = None
+    baselines: tuple[_Baseline, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    resolution: int | None = None
+    dtype: Literal["fp16", "bf16", "fp32"] | None = None
+    batch: int | None = None
+    count: int | None = None
+    metrics: tuple[_Metric, ...] | None = None
+    weights: Path | None = None
+    fetch: tyro.conf.FlagCreatePairsOff[bool] = False
+    model_config: str | None = None
+    prediction: Literal["auto", "epsilon", "v_prediction"] | None = None
+
+    def given(self) -> dict:
+        """Options that were given, by name."""
+        values = {of.name: getattr(self, of.name) for of in fields(self)}
+        return {name: value for name, value in values.items() if not (value is None or value is False or value == ())}
+
+
+_BOTH = {"output", "steps", "gamma", "gammas", "w"}
+_OF_A_RUN = {"run", "sampling_seeds"}
 
 
 def main(argv: list[str] | None = None) -> int:
     options = tyro.cli(
         Options, args=argv, prog="python -m training.evaluate", description=Options.__doc__.split("\n")[0]
     )
-    from .disk import OutputError, check_writable
+    given = options.given()
+    of_models = set(given) - _OF_A_RUN - _BOTH
+    if options.run and of_models or options.model and set(given) & _OF_A_RUN:
+        wrong = sorted(of_models if options.run else set(given) & _OF_A_RUN)
+        names = ", ".join("RUN_DIR" if name == "run" else "--" + name.replace("_", "-") for name in wrong)
+        what = "a run that training.distill made" if options.run else "models"
+        print(f"error: {names} has no meaning for {what}: give RUN_DIR or --model, not both", file=sys.stderr)
+        return 2
+    if not (options.run or options.model):
+        print("error: give RUN_DIR, a run that training.distill made, or --model CHECKPOINT", file=sys.stderr)
+        return 2
+    from .disk import OutputError
     from .distill import _quiet
-    from .opening import stored_recipe
-    from .run_folder import claim
     from .stopping import terminated_as_interrupted
 
-    _quiet()
-    names = [field.name for field in fields(Options)][2:]
-    changed = {name: value for name in names if (value := getattr(options, name)) is not None}
+    _quiet(offline=bool(options.run) or not (options.fetch or _is_hub_name(options.model)))
     try:
-        stored_recipe(options.run)  # a wrong run is said before a wrong output
-        check_writable(options.output or options.run, 20_000_000)
         with terminated_as_interrupted():
-            evaluate(options.run, None, changed, lambda: claim(options.output or options.run / "measured"))
+            _measure_run(options, given) if options.run else _measure_models(given)
     except (OutputError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"\nInterrupted{stopped or '; nothing was written'}", file=sys.stderr)
         return 130
     return 0
+
+
+def _measure_run(options: Options, given: dict) -> None:
+    from .disk import check_writable
+    from .opening import stored_recipe
+    from .run_folder import claim
+
+    changed = {name: value for name, value in given.items() if name in (_BOTH | _OF_A_RUN) - {"output", "run"}}
+    stored_recipe(options.run)  # a wrong run is said before a wrong output
+    check_writable(options.output or options.run, 20_000_000)
+    evaluate(options.run, None, changed, lambda: claim(options.output or options.run / "measured"))
+
+
+def _measure_models(given: dict) -> None:
+    from .evaluation.command import Request, run
+
+    run(Request(**given))
+
+
+def _is_hub_name(model: str) -> bool:
+    from .models.hub import is_hub_name
+
+    return not Path(model).exists() and is_hub_name(model)
 
 
 def evaluate(run: Path, folder: Path | None, changed: dict | None = None, make_folder=None) -> dict:

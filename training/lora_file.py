@@ -106,10 +106,9 @@ def load_lora(network: nn.Module, path: str | os.PathLike, adapter: str = "defau
         ValueError: the file is damaged, holds anything but a LoRA of this kind, or does not fit the network, which is
             then as it was.
     """
-    tensors, metadata = _read(Path(path))
+    tensors, metadata = read_file(Path(path))
     try:
-        embedding = _target_embedding(network, tensors)
-        modules = _modules(network, tensors)
+        embedding, modules = lora_modules(network, tensors)
         layers = lora_layers(network, adapter)
         if layers:
             _check_adapter(layers, modules, adapter)
@@ -123,6 +122,26 @@ def load_lora(network: nn.Module, path: str | os.PathLike, adapter: str = "defau
             layers[name].lora_A[adapter].weight.copy_(parts[DOWN])
             layers[name].lora_B[adapter].weight.copy_(parts[UP])
     return LoadedLora(metadata, embedding)
+
+
+def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A safetensors file's tensors and metadata; ValueError if it is none, or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f"{path.name} is no whole safetensors file ({error}): save or copy it again") from error
+
+
+def lora_modules(
+    network: nn.Module, tensors: Mapping[str, Tensor]
+) -> tuple[TargetTimeEmbedding | None, dict[str, dict[str, Tensor]]]:
+    """A file's tensors in kohya's names as (TCF(S+)'s embedding, module → its `DOWN`, `UP` and `ALPHA`).
+
+    Raises:
+        ValueError: they do not fit the network.
+    """
+    return _target_embedding(network, tensors), _modules(network, tensors)
 
 
 def lora_layers(network: nn.Module, adapter: str = "default") -> dict[str, LoraLayer]:
@@ -180,14 +199,6 @@ def _stored_alpha(alpha: float, dtype: FileDtype) -> Tensor:
 
 
 # -- loading -----------------------------------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
-    except SafetensorError as error:
-        raise ValueError(f"{path.name} is no whole safetensors file ({error}): save or copy it again") from error
 
 
 def _modules(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -21,10 +21,19 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         if len(vectors) < 2 or not np.isfinite(vectors).all():
             raise ValueError(f"a Fréchet distance needs at least two finite vectors in each set, got {vectors.shape}")
     (mu_a, cov_a), (mu_b, cov_b) = ((v.mean(0), np.cov(v, rowvar=False)) for v in sets)
-    values, vectors = np.linalg.eigh(cov_a)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
+    cross = trace_of_product_root(root_of(cov_a), cov_b)
     return float(np.square(mu_a - mu_b).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+
+
+def root_of(covariance: np.ndarray) -> np.ndarray:
+    """``Σ^{1/2}``, symmetric, of a covariance (d, d); eigenvalues that rounding made negative count as 0."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(values.clip(0))) @ vectors.T
+
+
+def trace_of_product_root(root: np.ndarray, covariance: np.ndarray) -> float:
+    """``tr (Σ_a Σ_b)^{1/2}`` from `root_of` Σ_a and Σ_b."""
+    return float(np.sqrt(np.linalg.eigvalsh(root @ covariance @ root).clip(0)).sum())
 
 
 def complexity(pictures: Tensor) -> float:

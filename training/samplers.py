@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tcd_core import FlowSchedule, KeyedNoise, Level, inference_times, plan, sample, to_x0
+from tcd_core import FlowSchedule, KeyedNoise, Level, VPSchedule, inference_times, plan, sample, to_x0
 from tcd_core.predictions import Prediction
 from tcd_core.sss import Order, Schedule
 from tcd_core.tcf import Form
@@ -101,6 +101,38 @@ def sample_solver(
     return x
 
 
+@torch.no_grad()
+def sample_reference(
+    kind: Literal["lcm", "tcd"],
+    network: Network,
+    prediction: Prediction,
+    schedule: Schedule,
+    x: Tensor,
+    steps: int,
+    gamma: float,
+    generators: list[torch.Generator],
+) -> Tensor:
+    """A student's sample by diffusers' LCMScheduler or TCDScheduler, one evaluation a step, at most 50.
+
+    Args:
+        gamma: TCDScheduler's eta; LCMScheduler has none.
+        generators: of the noise, one for each row of x.
+    """
+    common = {"trained_betas": _betas(schedule), "prediction_type": prediction}
+    scheduler = (diffusers.LCMScheduler if kind == "lcm" else diffusers.TCDScheduler)(**common)
+    scheduler.set_timesteps(steps)
+    more = {"eta": gamma} if kind == "tcd" else {}
+    for t in scheduler.timesteps:
+        x = scheduler.step(network(x, float(t), 0.0), t, x, generator=generators, return_dict=False, **more)[0]
+    return x
+
+
+def _betas(schedule: VPSchedule) -> np.ndarray:
+    """As diffusers' schedulers take them; they divide by alpha, so that zero terminal SNR would give NaN."""
+    alpha_bar = np.maximum(schedule.alpha_bar, 2.0**-24)
+    return (1 - alpha_bar / np.r_[1.0, alpha_bar[:-1]]).astype(np.float32)
+
+
 def _scheduler(solver: Solver, prediction: Prediction, schedule: Schedule):
     if isinstance(schedule, FlowSchedule):
         if solver == "euler":
@@ -112,9 +144,7 @@ def _scheduler(solver: Solver, prediction: Prediction, schedule: Schedule):
             if solver == "dpmpp_2s"
             else None
         )
-    alpha_bar = np.maximum(schedule.alpha_bar, 2.0**-24)  # diffusers divides by alpha: zero terminal SNR gives NaN
-    betas = 1 - alpha_bar / np.r_[1.0, alpha_bar[:-1]]
-    common = {"trained_betas": betas.astype(np.float32), "prediction_type": prediction}
+    common = {"trained_betas": _betas(schedule), "prediction_type": prediction}
     if solver == "euler":
         return diffusers.EulerDiscreteScheduler(**common, timestep_spacing="trailing")
     if solver == "ddim":

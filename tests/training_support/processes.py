@@ -19,7 +19,11 @@ def variables(count: int) -> list[dict[str, str]]:
     return [{"RANK": str(rank), "LOCAL_RANK": str(rank), **shared} if count > 1 else {} for rank in range(count)]
 
 
-def launch(commands: Commands, count: int, *words, cwd: Path, faults: Sequence[dict] = ()) -> list[Ended]:
+def launch(
+    commands: Commands, count: int, *words, cwd: Path, faults: Sequence[dict] = (), module: str = "distill"
+) -> list[Ended]:
     """As many processes of one command, ended."""
-    started = [commands.start(*words, cwd=cwd, faults=faults, variables=of_rank) for of_rank in variables(count)]
+    started = [
+        commands.start(*words, cwd=cwd, faults=faults, module=module, variables=of_rank) for of_rank in variables(count)
+    ]
     return [process.wait() for process in started]
