@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFF  # as in the host's own nodes
@@ -14,7 +15,7 @@ def parse_numbers(text: str, what: str) -> list[float]:
     numbers = []
     for piece in _pieces(text):
         try:
-            numbers.append(float(piece))
+            numbers.append(float(_plain(piece)))
         except ValueError:
             message = f"{what}: {piece[:SHOWN]!r} is not a number; write numbers separated by commas"
             raise ValueError(message) from None
@@ -26,13 +27,18 @@ def parse_integers(text: str, what: str, least: int, most: int) -> list[int]:
     numbers = []
     for piece in _pieces(text):
         try:
-            numbers.append(int(piece))
+            numbers.append(int(_plain(piece)))
         except ValueError:
             message = f"{what}: {piece[:SHOWN]!r} is not a whole number; write whole numbers separated by commas"
             raise ValueError(message) from None
         if not least <= numbers[-1] <= most:
             raise ValueError(f"{what}: {piece[:SHOWN]} does not lie in {least} … {most}")
     return numbers
+
+
+def _plain(piece: str) -> str:
+    """Digits, points and signs as Chinese and Japanese keyboards write them too, in ASCII."""
+    return unicodedata.normalize("NFKC", piece)
 
 
 def _pieces(text: str) -> Iterator[str]:

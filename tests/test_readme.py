@@ -25,6 +25,13 @@ def test_linked_files_exist():
     assert links and all((REPOSITORY / link).exists() for link in links)
 
 
+def test_links_within_it_lead_to_headings():
+    titles = re.findall(r"^#+ (.+)$", README, re.M)
+    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+    links = re.findall(r"\]\(#([^)]+)\)", README)
+    assert links and set(links) <= anchors
+
+
 def test_every_option_of_the_trainer_is_one():
     words = re.findall(r"(?<![\w`-])`?(--[a-z][\w.-]*)", README[README.index("## Distil your own") :])
     known = {f"--{name}" for name in fields()} | {f"--{name}" for name in _Options.__dataclass_fields__}

@@ -63,7 +63,10 @@ export function describe(node) {
 /** The shift of the flow that a node's plot assumes; null for Stable Diffusion's times. */
 export function shiftOf(node) {
   const shift = node.properties?.[SHIFT_PROPERTY];
-  return Number.isFinite(shift) && shift > 0 ? shift : null;
+  if (Number.isFinite(shift) && shift >= 1e-3 && shift <= 1e3) return shift;
+  if (node.type !== NODE.schedule) return null;
+  const [target] = targetsOf(node, 0).map((place) => place.node); // what it feeds knows whose times they are
+  return target && target.type !== NODE.schedule && Object.values(NODE).includes(target.type) ? shiftOf(target) : null;
 }
 
 function scheduleOf(node) {

@@ -156,11 +156,12 @@ export function parseNumbers(text, what = "gamma values") {
   const given = String(text ?? "");
   if (given.length > LONGEST_TEXT) throw new SettingError(`${what}: too long to draw`);
   return (given.match(NUMBERS) ?? []).map((piece) => {
-    if (!/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(piece)) {
+    const number = piece.normalize("NFKC"); // digits and points of Chinese keyboards too
+    if (!/^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i.test(number)) {
       const quoted = shown(piece.slice(0, 20));
       throw new SettingError(`${what}: ${quoted} is not a number; write numbers separated by commas`);
     }
-    return Number(piece);
+    return Number(number);
   });
 }
 

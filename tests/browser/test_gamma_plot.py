@@ -207,6 +207,21 @@ def test_plot_speaks_the_app_s_chinese(page):
     page.wait_for_function(says, arg=[node, "↘ denoise t → s\u2002↑ noise σ\u2002─ γ"])
 
 
+def test_a_schedule_draws_the_times_of_the_node_it_feeds(page):
+    """A flow's, chosen on the sampler; its own choice goes first."""
+    linear = {"start": 0.8, "end": 0.2}
+    nodes = {"schedule": (SCHEDULE, (0, 0), linear), "sampler": (KSAMPLER, (400, 0), {})}
+    ids = ui.build(page, nodes, [("schedule", 0, "sampler", "gamma_schedule")])
+    find = "app.canvas.graph._nodes.find(n => String(n.id) === id)"
+    choose = f"([id, shift]) => {{ {find}.properties.tcd_flow_shift = shift; }}"
+    linear["shape"] = "linear"
+    page.evaluate(choose, [ids["sampler"], 3])
+    for node in ids.values():
+        plots.wait_for_table(page, node, plots.run(4, linear, shift=3))
+    page.evaluate(choose, [ids["schedule"], 1])
+    plots.wait_for_table(page, ids["schedule"], plots.run(4, linear, shift=1))
+
+
 def test_wrong_settings_get_the_node_s_own_sentence(page):
     node = one(page, SCHEDULE, shape="list", values="0.5, 0.1")
     assert "the gamma list has 2 values, this run of 4 steps needs 3" in plots.note(page, node)

@@ -249,8 +249,12 @@ def test_long_lists_and_runs_stay_bounded(answers):
         {"settings": {"steps": 10_000}, "gamma": 0.3},
         {"settings": {"steps": 1000}, "gamma": 0.3},
         {"settings": {"steps": 4}, "gamma": {**gamma, "values": "0.5 " * 1_000_000}},
+        {"settings": {"steps": 4}, "gamma": {**gamma, "values": "1" * 199_990 + "x"}},  # minutes, if it is tried anew
+        {"settings": {"steps": 4}, "gamma": {**gamma, "values": "０．５，．25；0.5"}},
     ]
-    unequal, joined, many, most, endless = answers(cases)
+    unequal, joined, many, most, endless, no_number, wide = answers(cases)
+    assert "'11111111111111111111' is not a number" in no_number["error"]
+    assert [step["gamma"] for step in wide["steps"]][:3] == [0.5, 0.25, 0.5]
     assert "10000 values" in unequal["error"] and "needs 3" in unequal["error"]
     assert [step["gamma"] for step in joined["steps"]] == [0.5] * 4
     assert "10000 steps" in many["error"] and "too long" in endless["error"]
