@@ -96,7 +96,11 @@ def evaluate(run: Path, folder: Path | None, changed: dict | None = None, make_f
         _check_whole(recipe, part)
     measurement = Measurement(recipe, lambda line: print(f"Measuring {line}", flush=True))
     results = Results(
-        recipe.model_dump(mode="json"), recipe_hash(recipe), len(measurement.judge.labels), versions=_versions()
+        recipe.model_dump(mode="json"),
+        recipe_hash(recipe),
+        len(measurement.judge.labels),
+        versions=_versions(),
+        metrics=measurement.judge.metrics,
     )
     for seed, part in parts:
         for phase, seconds in finished(part).items():
@@ -128,9 +132,8 @@ def _check_whole(recipe, part: Path) -> None:
 def draw(report: dict, pictures: dict, folder: Path) -> list[Path]:
     """The PNGs of a report; those that there are values for."""
     from . import plots, sample_grid
-    from .results import METHODS
 
-    rows = {METHODS[method]: pictures[method] for method in METHODS if method in pictures}
+    rows = {told["title"]: pictures[method] for method, told in report["methods"].items() if method in pictures}
     sample_grid.sample_grid(rows, folder / "samples.png", invert=True)
     drawn = [folder / "samples.png"]
     for name in ("metric_against_steps", "metric_against_gamma", "loss_curve"):

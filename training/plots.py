@@ -19,40 +19,36 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from .claims import cell, measured_steps
+from .figures import cell, label, measured_steps, shown
 from .plot_style import DPI, WIDTH, save, styled
-from .report_markdown import label
-from .results import METHODS
 from .sample_grid import sample_grid
 
 __all__ = ["loss_curve", "metric_against_gamma", "metric_against_steps", "sample_grid"]
 
 COLOURS = {"euler": "#E69F00", "ddim": "#56B4E9", "dpmpp_2s": "#009E73", "lcm": "#D55E00", "tcd": "#0072B2"}
 MARKERS = {"euler": "v", "ddim": "s", "dpmpp_2s": "^", "lcm": "D", "tcd": "o"}
+SPARE = ("#CC79A7", "#8C6D31", "#7F7F7F", "#B3A100", "#6A51A3", "#A50026")  # for methods of no role, or a role's second
+SPARE_MARKERS = "P*Xh<>"
 FLOOR = dict(color="#555555", linestyle=(0, (4, 3)), linewidth=1.1, zorder=1.5)
-AXES = {  # metric → (title, which way is better)
-    "fd": ("Fréchet distance, features", "distance (lower is better)"),
-    "fd_pixels": ("Fréchet distance, pixels", "distance (lower is better)"),
-    "accuracy": ("Class accuracy", "share (higher is better)"),
-    "complexity": ("Image complexity", "complexity (best: as real)"),
-}
+BETTER = {"lower": "lower is better", "higher": "higher is better", "real": "best: as real"}
 
 
 def metric_against_steps(report: dict, path: Path) -> bool:
     """One panel a metric: each method's mean over the sampling steps, ± its spread, with the floor dashed."""
-    metrics = [metric for metric in AXES if measured_steps(report, metric)]
+    metrics = [metric for metric in report["metrics"] if measured_steps(report, metric)]
     if not metrics:
         return False
     with styled():
         figure, panels = _panels(len(metrics))
+        styles = method_styles(report)
         for axes, metric in zip(panels, metrics, strict=True):
             values = report[metric]
-            for method in (m for m in METHODS if m in values):
-                style = dict(color=COLOURS[method], marker=MARKERS[method], zorder=3 if method == "tcd" else 2)
-                _curve(axes, {int(n): value for n, value in values[method].items()}, label(report, method), style)
+            for method in (m for m in shown(report) if m in values):
+                curve = {int(n): value for n, value in values[method].items()}
+                _curve(axes, curve, label(report, method), styles[method])
             _floor(axes, values["floor"])
             _steps_axis(axes, measured_steps(report, metric))
-            _range(axes, metric)
+            _range(axes, report["metrics"][metric])
         _legend(figure, panels)
         save(figure, path)
     return True
@@ -62,7 +58,8 @@ def metric_against_gamma(report: dict, path: Path) -> bool:
     """Fréchet distance and complexity of TCD's weights over gamma, one curve for each step count."""
     sweep = report["gamma_sweep"]
     steps = sorted({int(n) for by in sweep.values() for n in by})
-    metrics = [m for m in ("fd", "complexity") if any(m in row for by in sweep.values() for row in by.values())]
+    swept = {metric for by in sweep.values() for row in by.values() for metric in row}
+    metrics = [metric for metric in report["metrics"] if metric in swept]
     if not metrics:
         return False
     with styled():
@@ -74,10 +71,26 @@ def metric_against_gamma(report: dict, path: Path) -> bool:
                 _curve(axes, row, f"{n} {'step' if n == 1 else 'steps'}", dict(color=colour, marker=marker))
             _floor(axes, report[metric]["floor"])
             axes.set_xlabel("γ: 0 adds no noise, 1 is sampled as LCM is")
-            _range(axes, metric)
+            _range(axes, report["metrics"][metric])
         _legend(figure, panels)
         save(figure, path)
     return True
+
+
+def method_styles(report: dict) -> dict[str, dict]:
+    """Colour and marker of each method: its role's where it is the first of it, else one of its own while they last."""
+    taken, styles = set(), {}
+    for name in shown(report):
+        role, i = report["methods"][name]["role"], len(styles)
+        if role in COLOURS and role not in taken:
+            taken.add(role)
+            styles[name] = dict(color=COLOURS[role], marker=MARKERS[role], zorder=3 if role == "tcd" else 2)
+        else:
+            i = sum("linestyle" in style for style in styles.values())
+            line = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)))[i // len(SPARE) % 3]
+            colour, marker = SPARE[i % len(SPARE)], SPARE_MARKERS[i % len(SPARE_MARKERS)]
+            styles[name] = dict(color=colour, marker=marker, linestyle=line, zorder=2)
+    return styles
 
 
 def loss_curve(report: dict, path: Path) -> bool:
@@ -87,6 +100,7 @@ def loss_curve(report: dict, path: Path) -> bool:
     groups = [names for names in groups if names]
     if not groups:
         return False
+    titles = {name: told["title"] for name, told in report.get("methods", {}).items()}
     with styled():
         figure, panels = _panels(len(groups))
         for axes, names in zip(panels, groups, strict=True):
@@ -94,7 +108,7 @@ def loss_curve(report: dict, path: Path) -> bool:
                 steps, values = losses[name]["step"], [math.nan if v is None else v for v in losses[name]["loss"]]
                 colour = "#444444" if name == "teacher" else COLOURS.get(name, spare)
                 axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-                axes.plot(steps, smooth(values), color=colour, label=METHODS.get(name, name))
+                axes.plot(steps, smooth(values), color=colour, label=titles.get(name, name))
             axes.set_title("Teacher" if names == ["teacher"] else "Students")
             axes.set_xlabel("training step")
             axes.set_ylabel("loss" if len(names) == 1 else "loss (of unlike targets)")
@@ -154,17 +168,16 @@ def _steps_axis(axes: Axes, steps: Sequence[int]) -> None:
     axes.set_xlabel("sampling steps")
 
 
-def _range(axes: Axes, metric: str) -> None:
+def _range(axes: Axes, told: Mapping) -> None:
     """Title, and for a distance the logarithm where the values span more than a factor of 4."""
-    title, better = AXES[metric]
-    axes.set_title(title)
-    axes.set_ylabel(better)
+    axes.set_title(told["title"])
+    axes.set_ylabel(BETTER[told["better"]])
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.get_lines()] or [np.ones(1)])
-    if metric.startswith("fd") and values.min() > 0 and values.max() > 4 * values.min():
+    if told["distance"] and values.min() > 0 and values.max() > 4 * values.min():
         _log(axes)
     else:
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        if metric.startswith("fd"):
+        if told["distance"]:
             axes.set_ylim(bottom=0)
 
 

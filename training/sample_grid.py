@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .plot_style import DPI, WIDTH, save, styled
-from .results import METHODS
 
 TOP, GAP, HAIR = 52, 26, 6  # pixels: for the heads, between cells, between the pictures of a cell
 LETTER = 19  # pixels that a letter of a label takes at most
@@ -25,8 +24,8 @@ def sample_grid(
     missing cell stays white. Pixels are enlarged by a whole number, or pictures too large for it reduced by one.
 
     Args:
-        rows: label → steps → pictures (n, H, W), grey, or (n, 3, H, W), in [-1, 1], arrays or CPU tensors. A method's
-            key is shown as its name; a label "name, note" in two lines.
+        rows: label → steps → pictures (n, H, W), grey, or (n, 3, H, W), in [-1, 1], arrays or CPU tensors. A
+            label "name, note" stands in two lines.
         invert: show -1 white and 1 black, as ink on paper.
 
     Raises:
@@ -94,7 +93,7 @@ def _tile(pictures: np.ndarray, columns: int, lines: int) -> np.ndarray:
 
 
 def _lines(label: str) -> tuple[str, str]:
-    name, _, note = METHODS.get(label, label).partition(", ")
+    name, _, note = label.partition(", ")
     return name, note
 
 
