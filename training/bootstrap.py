@@ -6,11 +6,12 @@ Two methods' values for the same prompts are compared by resampling their differ
 Fréchet distances cannot be resampled as they are: the distance of a bootstrap sample lies far above that of the sample
 (its rows repeat, so its covariance has fewer directions), and scatters more than the distances of fresh samples do. So
 the rows are resampled to first order: the mean of their influences on the distance, around the distance itself. That
-has no such bias, and takes one eigendecomposition instead of thousands. Against fresh samples of Gaussians
-(``python benchmarks/frechet_intervals.py``), with 16 down to 1.6 rows a feature: the distances of bootstrap samples
-scatter 1.2 to 2.8 times as much and lie 0.15 to 0.6 of the distance too high, these 1.1 to 1.3 times. So the intervals
-are somewhat too wide, not too short. They are for the distance of as many pictures: that a Fréchet distance falls with
-their number is its own bias, which no interval holds. The real pictures are taken as given, for every method alike.
+has no such bias, and takes one eigendecomposition instead of thousands. Against fresh samples of Gaussians (``python
+benchmarks/frechet_intervals.py``), with 38 down to 1.6 rows a feature: the distances of bootstrap samples scatter 1.0
+to 2.8 times as much and lie 0.1 to 1.0 of the distance too high, these scatter 1.0 to 1.4 times as much. So the
+intervals are rather too wide than too short. They are for the distance of as many pictures: that a Fréchet distance
+falls with their number is its own bias, which no interval holds. The real pictures are taken as given, for every method
+alike.
 """
 
 from __future__ import annotations

@@ -111,9 +111,11 @@ def evaluate(run: Path, folder: Path | None, changed: dict | None = None, make_f
     folder = folder or make_folder()
     files = draw(report.to_json(results), measurement.pictures, folder)
     results.save(folder / VALUES)
-    written = report.write_report(results, folder)
+    written = report.write_report(results, folder, files)
     artefacts = [phase.artefact(part) for _, part in parts for phase in student_phases(recipe)]
-    print(report.summary(results, [folder / "report.md", folder / "report.json", *files, *artefacts]))
+    print(
+        report.summary(results, [*(folder / f"report.{kind}" for kind in ("html", "md", "json")), *files, *artefacts])
+    )
     return written
 
 

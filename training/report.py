@@ -1,9 +1,9 @@
-"""report.json, report.md and the lines printed at the end of a run, from measured `Results`.
+"""report.json, report.md, report.html and the lines printed at the end, from measured `Results`.
 
     results = Results(recipe, recipe_hash, n_samples, floors={"fd": 0.56, …}, …)
     results.add("fd", "tcd", 4, 0.66, training_seed=0, sampling_seed=0)
     …
-    report = write_report(results, folder)
+    report = write_report(results, folder, pictures)
     print(summary(results, files))
 
 Every sentence is worked out from the numbers (`claims`); a table whose values were not measured is left out.
@@ -17,26 +17,31 @@ from pathlib import Path
 
 from .disk import write_atomically
 from .figures import at, cell, few_and_many, form_of, headed, label, measured_steps, number, phases, shown, title
+from .report_html import to_html
 from .report_json import to_json
 from .report_markdown import to_markdown
 from .report_tables import cells, floor_of
 from .results import Results
 
-__all__ = ["Results", "summary", "to_json", "to_markdown", "write_report"]
+__all__ = ["Results", "summary", "to_html", "to_json", "to_markdown", "write_report"]
 
 WIDTH = 100  # characters of a line of the summary
 COLUMN = 17  # of one step count's figures
 
 
-def write_report(results: Results, folder: Path) -> dict:
-    """Write report.json and report.md into the folder, each whole or not at all; returns what report.json holds.
+def write_report(results: Results, folder: Path, pictures: Sequence[Path] = ()) -> dict:
+    """Write the three reports into the folder, each whole or not at all; returns what report.json holds.
+
+    Args:
+        pictures: those that `plots` and `sample_grid` wrote into the folder, by which the reports show them.
 
     Raises:
         OutputError: the folder cannot be written to.
     """
     report = to_json(results)
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(Path(folder) / "report.md", to_markdown(report))
+    write_atomically(Path(folder) / "report.md", to_markdown(report, [path.name for path in pictures]))
+    write_atomically(Path(folder) / "report.html", to_html(report, pictures))
     write_atomically(Path(folder) / "report.json", text)  # last: it marks the run as finished
     return report
 

@@ -60,7 +60,7 @@ def to_json(results: Results) -> dict:
     }
     if taken := report.keys() & tables.keys():
         raise ValueError(f"a metric cannot be called {', '.join(sorted(taken))}: report.json has other things there")
-    return _finite(report | tables)
+    return _plain(report | tables)
 
 
 def spread_rule(keys: Iterable[Key], solvers: Iterable[str] = ()) -> str:
@@ -157,9 +157,12 @@ def _costs(results: Results) -> dict:
     return {name: found[name] for name in results.methods if name in found}
 
 
-def _finite(data):
+def _plain(data):
+    """JSON without NaN and infinity, which are None, and with nothing that UTF-8 cannot hold."""
     if isinstance(data, Mapping):
-        return {str(key): _finite(value) for key, value in data.items()}
-    if isinstance(data, Sequence) and not isinstance(data, str):
-        return [_finite(value) for value in data]
+        return {str(key): _plain(value) for key, value in data.items()}
+    if isinstance(data, str):  # a file's name may hold bytes that are no letters
+        return data.encode("utf-8", "replace").decode()
+    if isinstance(data, Sequence):
+        return [_plain(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -75,7 +75,7 @@ class Results:
         reference, conditions: what real pictures were compared with, and what was asked for (prompts): name → value,
             hashes included. Two reports are compared only where these agree.
         left_out: a metric's title → why it was not measured, in a line.
-        shown: what the sample grid's pictures were asked for, in their order in a cell.
+        shown: sample grid's file, "samples.png" and more → what its pictures were asked for, in their order in a cell.
     """
 
     recipe: Mapping
@@ -96,7 +96,7 @@ class Results:
     reference: dict[str, str | int] = field(default_factory=dict)
     conditions: dict[str, str | int] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
-    shown: list[str] = field(default_factory=list)
+    shown: dict[str, list[str]] = field(default_factory=dict)
     intervals: dict[Key, Interval] = field(default_factory=dict)
     differences: dict[Pair, tuple[float, float, float]] = field(default_factory=dict)
     costs: dict[tuple[str, int], Cost] = field(default_factory=dict)
