@@ -31,7 +31,7 @@ class Metric:
 
     title: str
     better: Literal["lower", "higher", "real"]
-    form: Literal["distance", "two", "three", "four"] = "three"
+    form: Literal["distance", "two", "three", "four", "five"] = "three"
     distance: bool = False
     paper: str | None = None
     paper_note: str = ""
@@ -119,7 +119,7 @@ METRICS = {
     "kid": Metric(
         "KID",
         "lower",
-        "four",
+        "five",
         distance=True,
         about="Squared maximum mean discrepancy from real pictures in the features of FID; it is unbiased, so that a "
         "small set can come out below 0.",

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from . import paper
 from .catalogue import FORM_TITLES, LCM_GAMMA
 from .figures import (
+    apart,
     at,
     cell,
     compare,
@@ -72,13 +73,41 @@ def papers(report: dict, role: str, n: int, metric: str | None = None) -> float 
     return paper.figure(report["metrics"][metric or report["main"]]["paper"], role, n)
 
 
-def _less(report, text: str, a: Cell | None, b: Cell | None, theirs=(None, None), note="", names=("", ""), metric=None):
-    """The claim that a < b; theirs: the paper's two figures, either may be None."""
+def _less(report, text: str, a: Cell | None, b: Cell | None, theirs=(None, None), note="", names=("", ""), **how):
+    """The claim that a < b.
+
+    Args:
+        theirs: the paper's two figures, either may be None.
+        how: metric, where it is not the main one; paired, (role of a, role of b, steps): where these have a difference
+            on the same prompts, it decides.
+    """
     if not (a and b):
         return None
-    sign, form = compare(a, b), form_of(report, metric or report["main"])
+    metric = how.get("metric", report["main"])
+    sign, form = compare(a, b), form_of(report, metric)
+    entry = on_same_prompts(report, metric, *how["paired"]) if "paired" in how else None
+    if entry:
+        low, high = entry["interval"]
+        sign = 0 if low <= 0 <= high else 1 if low > 0 else -1
+        note = f"; first − second on the same prompts {apart(entry, form)}{note}"
     here = f"{names[0]}{spread(a, form)} {SIGNS[sign]} {names[1]}{spread(b, form)}{note}"
     return Claim(text, {-1: True, 0: None, 1: False}[sign], here, *_theirs(*theirs))
+
+
+def on_same_prompts(report: dict, metric: str, role: str, other: str, n: int) -> dict | None:
+    """The difference of the two roles' methods at their own gammas, if it was worked out, either way round."""
+    names = [with_role(report, one) for one in (role, other)]
+    for entry in report["differences"]:
+        whose = [(entry["method"], entry["gamma"]), (entry["other"], entry["other_gamma"])]
+        own = all(gamma == report["methods"][name]["gamma"] for name, gamma in whose)
+        if (entry["metric"], entry["steps"]) != (metric, n) or entry["mean"] is None or not own:
+            continue
+        if [name for name, _ in whose] == names:
+            return entry
+        if [name for name, _ in whose] == names[::-1]:
+            low, high = entry["interval"]
+            return entry | {"mean": -entry["mean"], "interval": [-high, -low]}
+    return None
 
 
 def _theirs(a: float | None, b: float | None, name: str = "") -> tuple[str, bool | None]:
@@ -92,7 +121,8 @@ def below_lcm(report: dict, n: int) -> Claim | None:
     theirs = [papers(report, role, n) for role in ("tcd", "lcm")]
     wins = report["tcd_below_lcm"].get(f"{n}")
     note = f" (lower on {wins['seeds']} of {wins['of']} seeds)" if wins and wins["of"] > 1 else ""
-    return _less(report, f"TCD is below LCM, as LCM is sampled (γ = 1), at {n} steps", tcd, lcm, theirs, note)
+    text = f"TCD is below LCM, as LCM is sampled (γ = 1), at {n} steps"
+    return _less(report, text, tcd, lcm, theirs, note, paired=("tcd", "lcm", n))
 
 
 def lcm_gets_worse(report: dict, few: int, many: int) -> Claim | None:
@@ -152,7 +182,7 @@ def above_lcm(report: dict, like: str, n: int) -> Claim | None:
     lcm, tcd = (of(report, role, n, metric) for role in ("lcm", "tcd"))
     theirs = [papers(report, role, n, metric) for role in ("lcm", "tcd")]
     text = f"TCD is above LCM by {report['metrics'][metric]['title']} at {n} steps"
-    return _less(report, text, lcm, tcd, theirs, names=("LCM ", "TCD "), metric=metric)
+    return _less(report, text, lcm, tcd, theirs, names=("LCM ", "TCD "), metric=metric, paired=("lcm", "tcd", n))
 
 
 def more_detail_than_lcm(report: dict, n: int) -> Claim | None:
@@ -162,7 +192,7 @@ def more_detail_than_lcm(report: dict, n: int) -> Claim | None:
     theirs = [papers(report, role, n, metric) for role in ("lcm", "tcd")]
     lcm, tcd = (of(report, role, n, metric) for role in ("lcm", "tcd"))
     text = f"TCD's pictures have more detail (image complexity) than LCM's at {n} steps"
-    return _less(report, text, lcm, tcd, theirs, names=("LCM ", "TCD "), metric=metric)
+    return _less(report, text, lcm, tcd, theirs, names=("LCM ", "TCD "), metric=metric, paired=("lcm", "tcd", n))
 
 
 def detail_grows(report: dict, n: int) -> Claim | None:

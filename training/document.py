@@ -33,13 +33,6 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """A numbered list."""
-
-    entries: Sequence[str]
-
-
-@dataclass(frozen=True)
 class Table:
     """A table whose first column names its rows.
 
@@ -63,14 +56,17 @@ class Picture:
 
     Attributes:
         alt: what is to be seen on it.
+        asked: what its pictures were asked for, in reading order within each cell.
     """
 
     name: str
     alt: str
     caption: str = ""
+    asked: Sequence[str] = ()
 
 
-Block = Heading | Paragraph | Listing | Table | Picture
+Block = Heading | Paragraph | Table | Picture
+ASKED = "Asked for, in reading order within each cell:"
 
 
 def parts(text: Text) -> Sequence[str]:

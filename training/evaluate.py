@@ -1,7 +1,7 @@
 """``python -m training.evaluate RUN_DIR``: measure and draw a run that `training.distill` made, from its files.
 
 `training.distill` ends with the same. Alone it measures a run again, with other steps, gammas or seeds if wanted, into
-a folder of its own.
+a folder of its own. ``--compare A.json B.json`` shows reports side by side (`compare`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VALUES = "results.json"  # every single value, with its seeds
 
 @dataclass(frozen=True)
 class Options:
-    """Measure and draw a run that training.distill made.
+    """Measure and draw a run that training.distill made; --compare A.json B.json shows reports side by side.
 
     Attributes:
         run: the run's folder
@@ -41,6 +41,10 @@ class Options:
 
 
 def main(argv: list[str] | None = None) -> int:
+    if "--compare" in (sys.argv[1:] if argv is None else argv):
+        from .compare import main as compare
+
+        return compare(argv)
     options = tyro.cli(
         Options, args=argv, prog="python -m training.evaluate", description=Options.__doc__.split("\n")[0]
     )

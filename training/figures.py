@@ -23,6 +23,7 @@ FORMATS: dict[str, Callable[[float], str]] = {
     "two": "{:.2f}".format,
     "three": three,
     "four": "{:.4f}".format,
+    "five": "{:.5f}".format,
 }  # a metric's form → how its figures are written
 
 
@@ -50,6 +51,12 @@ def compare(a: Cell, b: Cell) -> int:
         return 0
     whole = math.hypot(*known) if len(known) == 2 else math.sqrt(2) * known[0]
     return 0 if abs(distance) <= whole else int(math.copysign(1, distance))
+
+
+def apart(entry: dict, form: Callable[[float], str] = number) -> str:
+    """A difference on the same prompts, with its interval."""
+    low, high = entry["interval"]
+    return f"{form(entry['mean'])} [{form(low)}, {form(high)}]".replace("-", "−")
 
 
 def reach(value: Cell, towards: float) -> float | None:

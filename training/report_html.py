@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from PIL import Image
 
-from .document import Block, Code, Heading, Listing, Paragraph, Picture, Strong, Table, Text, parts, present
+from .document import ASKED, Block, Code, Heading, Paragraph, Picture, Strong, Table, Text, parts, present
 from .report_sections import sections
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -88,10 +88,6 @@ def _block(parent: Element, block: Block, anchor: str, pictures: Mapping[str, So
         _say(SubElement(parent, f"h{block.level}", id=anchor), block.text)
     elif isinstance(block, Paragraph):
         _say(SubElement(parent, "p"), block.text)
-    elif isinstance(block, Listing):
-        entries = SubElement(parent, "ol")
-        for entry in block.entries:
-            _say(SubElement(entries, "li"), entry)
     elif isinstance(block, Picture):
         _figure(parent, block, pictures[block.name])
     else:
@@ -117,13 +113,20 @@ def _table(parent: Element, block: Table) -> None:
         row = SubElement(head, "tr")
         for i, cell in enumerate(block.head):
             kind = ("th", {"scope": "col"}) if cell else ("td",)
-            _say(_started(SubElement(row, *kind), i in starts), cell)
+            figure = i and block.numbers and isinstance(cell, str)
+            _say(_started(SubElement(row, *kind), i in starts), _broken(cell) if figure else cell)
     body = SubElement(table, "tbody")
     for cells in block.rows:
         row = SubElement(body, "tr")
         for i, cell in enumerate(cells):
             kind = ("td",) if i else ("th", {"scope": "row"})
-            _say(_started(SubElement(row, *kind), i in starts), cell)
+            figure = i and block.numbers and isinstance(cell, str)
+            _say(_started(SubElement(row, *kind), i in starts), _broken(cell) if figure else cell)
+
+
+def _broken(figure: str) -> str:
+    """A figure that may be broken before its brackets, and nowhere else."""
+    return re.sub(" (?![(\\[])", "\u00a0", figure)
 
 
 def _starts(block: Table) -> set[int]:
@@ -151,6 +154,11 @@ def _figure(parent: Element, block: Picture, source: Source) -> None:
     SubElement(picture, "img", src=source.light, alt=_clean(block.alt), width=width, height=height)
     if block.caption:
         _say(SubElement(figure, "figcaption"), block.caption)
+    if block.asked:
+        _say(SubElement(parent, "p"), ASKED)
+        entries = SubElement(parent, "ol")
+        for entry in block.asked:
+            _say(SubElement(entries, "li"), entry)
 
 
 def _say(element: Element, text: Text) -> None:

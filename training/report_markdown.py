@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from urllib.parse import quote
 
-from .document import Block, Code, Heading, Listing, Paragraph, Picture, Strong, Table, Text, parts, present
+from .document import ASKED, Block, Code, Heading, Paragraph, Picture, Strong, Table, Text, parts, present
 from .report_sections import sections
 
 
@@ -27,10 +28,9 @@ def _block(block: Block) -> str:
         return f"{'#' * block.level} {inline(block.text)}"
     if isinstance(block, Paragraph):
         return inline(block.text)
-    if isinstance(block, Listing):
-        return "\n".join(f"{i}. {inline(entry)}" for i, entry in enumerate(block.entries, 1))
     if isinstance(block, Picture):
-        return f"![{inline(block.alt)}]({block.name})"
+        asked = "\n".join(f"{i}. {inline(entry)}" for i, entry in enumerate(block.asked, 1))
+        return f"![{inline(block.alt)}]({quote(block.name)})" + (f"\n\n{ASKED}\n\n{asked}" if asked else "")
     return _table(block)
 
 

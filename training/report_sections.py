@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .claims import claims, saturation, student_sentence
-from .document import Block, Code, Heading, Listing, Paragraph, Picture, Strong, Table
+from .document import Block, Code, Heading, Paragraph, Picture, Strong, Table
 from .figures import cell, compare, label, listed, measured_steps, number, shown, title, with_role
 from .report_tables import (
     cost_table,
@@ -16,6 +16,10 @@ from .report_tables import (
     student_table,
 )
 
+REACH = (
+    "A figure's spread is that over its seeds, or its interval's reach, whichever is more; differences on the same "
+    "prompts are judged by their own interval."
+)
 VERDICTS = {True: "yes", False: Strong("no"), None: "within the spread"}
 BEST = {"lower": "Lower is better.", "higher": "Higher is better."}
 
@@ -57,8 +61,7 @@ def _head(report: dict) -> list[Block]:
         blocks = [Heading((f"{name} on recipe ", Code(recipe["name"])), 1), Paragraph(about)]
         if len(seeds["training"]) == 1:
             blocks.append(Paragraph("With one training seed ± does not say how much a second training would differ."))
-    rows = [row for metric in report["metrics"] for row in report[metric].values() if isinstance(row, dict)]
-    if any("interval" in value for row in rows for value in row.values()):
+    if _has_intervals(report):
         blocks.append(
             Paragraph(
                 "In square brackets: 95 % confidence intervals by bootstrap over pictures. They say how far other "
@@ -69,6 +72,11 @@ def _head(report: dict) -> list[Block]:
         warning = "Measured against the validation split, which is for choosing settings: not for publication."
         blocks.append(Paragraph([Strong(warning)]))
     return blocks
+
+
+def _has_intervals(report: dict) -> bool:
+    rows = [row for metric in report["metrics"] for row in report[metric].values() if isinstance(row, dict)]
+    return any("interval" in value for row in rows for value in row.values())
 
 
 def _spread(report: dict) -> str:
@@ -104,7 +112,7 @@ def _metric_blocks(report: dict, metric: str) -> list[Block]:
         Paragraph(" ".join(filter(None, words))),
         method_table(report, metric),
         *[Paragraph(text) for text in (told["paper_note"], leaders(report, metric)) if text],
-        *([differences, Paragraph(PAIRED)] if differences else []),
+        *([Paragraph(PAIRED), differences] if differences else []),
     ]
 
 
@@ -146,8 +154,8 @@ def _claims(report: dict) -> list[Block]:
         *([Paragraph(f"Here {listed(other)}.")] if other else []),
         Paragraph(
             f"Of {len(found)} that these figures can test, {yes} hold, {no} do not, and {level} lie within the spread: "
-            "their figures are no further apart than the root of the sum of the squared spreads. A figure measured "
-            "once is given the other's spread."
+            "their figures are no further apart than the root of the sum of the squared spreads. "
+            + (REACH if _has_intervals(report) else "A figure measured once is given the other's spread.")
         ),
         Table("The paper's claims", ["claim", "holds here", "figures", "in the paper"], rows, numbers=False),
     ]
@@ -208,13 +216,9 @@ def _samples(report: dict) -> list[Block]:
     if not names:
         return []
     alt = f"Sample pictures: a row for each of {listed(names)}; a column for each number of sampling steps."
-    blocks = [
-        Heading("Samples"),
-        Picture("samples.png", alt, "Pictures at the same place have one seed and condition."),
-    ]
-    if report["shown"]:
-        blocks += [Paragraph("Asked for, in reading order within each cell:"), Listing(report["shown"])]
-    return blocks
+    caption = "Pictures at the same place in their cells have one seed and condition."
+    names = dict.fromkeys(["samples.png", *report["shown"]])
+    return [Heading("Samples"), *(Picture(name, alt, caption, report["shown"].get(name, ())) for name in names)]
 
 
 def _costs(report: dict) -> list[Block]:

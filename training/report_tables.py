@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from . import paper
 from .document import Code, Table
-from .figures import form_of, headed, label, measured_steps, number, phases, shown, spread, title
+from .figures import apart, form_of, headed, label, measured_steps, number, phases, shown, spread, title
 
 PAPER_NAMES = {
     "fid": "FID",
@@ -131,8 +131,7 @@ def difference_table(report: dict, metric: str) -> Table | None:
         if entry["metric"] == metric and entry["mean"] is not None:
             name = f"{_sampled(report, entry, '')} − {_sampled(report, entry, 'other')}"
             low, high = entry["interval"]
-            text = f"{form(entry['mean'])} [{form(low)}, {form(high)}]".replace("-", "−")
-            rows.setdefault(name, {})[entry["steps"]] = text + ("" if low <= 0 <= high else " *")
+            rows.setdefault(name, {})[entry["steps"]] = apart(entry, form) + ("" if low <= 0 <= high else " *")
     steps = sorted({n for row in rows.values() for n in row})
     body = [[name, *(row.get(n, NONE) for n in steps)] for name, row in rows.items()]
     caption = f"{report['metrics'][metric]['title']}: differences on the same prompts, by sampling steps"
@@ -149,11 +148,11 @@ def cost_table(report: dict) -> Table:
     rows = []
     for method, by in report["costs"].items():
         for n, cost in by.items():
-            seconds, peak = cost["seconds_per_picture"], cost["peak_bytes"]
+            peak = cost["peak_bytes"]
             rows.append(
                 [
                     f"{label(report, method)}, {headed([int(n)])[0]}",
-                    NONE if seconds is None else _seconds(seconds),
+                    measured_time(cost),
                     f"{cost['evaluations']:g}",
                     NONE if peak is None else _bytes(peak),
                     f"{cost['pictures']}",
@@ -163,7 +162,11 @@ def cost_table(report: dict) -> Table:
     return Table("What generating took", head, rows)
 
 
-def _seconds(seconds: float) -> str:
+def measured_time(cost: dict) -> str:
+    """Of one picture, "48.2 ms" or "3.1 s"."""
+    seconds = cost["seconds_per_picture"]
+    if seconds is None:
+        return NONE
     return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
@@ -174,8 +177,9 @@ def _bytes(count: int) -> str:
 def run_table(report: dict) -> Table:
     """What is needed to know which run this was: recipe, seeds, time, what was compared with, libraries, weights."""
     training, sampling, solvers = (", ".join(map(str, report["seeds"][kind])) or "none" for kind in report["seeds"])
+    kind = "recipe" if "objective" in report["recipe"] else "settings"
     rows = [
-        ["recipe", (Code(report["recipe"]["name"]), ", hash ", Code(report["recipe_hash"]))],
+        [kind, (Code(report["recipe"]["name"]), ", hash ", Code(report["recipe_hash"]))],
         ["seeds", f"training {training}; sampling {sampling}, of the numerical solvers {solvers}"],
         ["time", phases(report)],
         *([name, str(value)] for name, value in [*report["reference"].items(), *report["conditions"].items()]),
