@@ -73,6 +73,14 @@ def parts(text: Text) -> Sequence[str]:
     return [text] if isinstance(text, str) else text
 
 
+def clean(text: str) -> str:
+    """Without control characters, which no page may hold."""
+    return text.translate(CONTROL)
+
+
+CONTROL = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127], " ")
+
+
 def present(blocks: Sequence[Block], pictures: Collection[str]) -> list[Block]:
     """Without pictures that were not written, and then without headings that nothing follows."""
     kept: list[Block] = []

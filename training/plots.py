@@ -28,6 +28,7 @@ COLOURS = {"euler": "#E69F00", "ddim": "#56B4E9", "dpmpp_2s": "#009E73", "lcm": 
 MARKERS = {"euler": "v", "ddim": "s", "dpmpp_2s": "^", "lcm": "D", "tcd": "o"}
 SPARE = ("#CC79A7", "#8C6D31", "#7F7F7F", "#B3A100", "#6A51A3", "#A50026")  # for methods of no role, or a role's second
 SPARE_MARKERS = "P*Xh<>"
+LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)))
 NAME_LENGTH = 40  # letters of a name in a legend
 BETTER = {"lower": "lower is better", "higher": "higher is better", "real": "best: as real"}
 
@@ -132,9 +133,11 @@ def method_styles(report: dict) -> dict[str, dict]:
             taken.add(role)
             styles[name] = dict(color=COLOURS[role], marker=MARKERS[role], zorder=3 if role == "tcd" else 2)
         else:
-            line = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)))[spare // len(SPARE) % 3]
-            colour, marker = SPARE[spare % len(SPARE)], SPARE_MARKERS[spare % len(SPARE_MARKERS)]
-            styles[name] = dict(color=colour, marker=marker, linestyle=line, zorder=2)
+            turn, i = divmod(spare, len(SPARE))
+            looks = dict(
+                color=SPARE[i], marker=SPARE_MARKERS[(i + turn) % len(SPARE_MARKERS)], linestyle=LINES[turn % 3]
+            )
+            styles[name] = dict(zorder=2, **looks)
             spare += 1
     return styles
 

@@ -17,12 +17,11 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from PIL import Image
 
-from .document import ASKED, Block, Code, Heading, Paragraph, Picture, Strong, Table, Text, parts, present
+from .document import ASKED, Block, Code, Heading, Paragraph, Picture, Strong, Table, Text, clean, parts, present
 from .report_sections import sections
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 LARGEST = 1_000_000  # bytes of a picture that is embedded as it is; larger ones as WebP
-PLACES = "".join(map(chr, [*range(9), 11, 12, *range(14, 32)]))  # characters that no page may hold
 
 
 class Source(NamedTuple):
@@ -97,7 +96,7 @@ def _block(parent: Element, block: Block, anchor: str, pictures: Mapping[str, So
 def _table(parent: Element, block: Table) -> None:
     """In a frame that scrolls, and that the keyboard reaches."""
     frame = SubElement(
-        parent, "div", {"class": "table", "role": "region", "tabindex": "0", "aria-label": _clean(block.caption)}
+        parent, "div", {"class": "table", "role": "region", "tabindex": "0", "aria-label": clean(block.caption)}
     )
     table = SubElement(frame, "table", {"class": "numbers" if block.numbers else "words"})
     _say(SubElement(table, "caption"), block.caption)
@@ -151,7 +150,7 @@ def _figure(parent: Element, block: Picture, source: Source) -> None:
     if source.dark:
         SubElement(picture, "source", media="(prefers-color-scheme: dark)", srcset=source.dark)
     width, height = map(str, source.size)
-    SubElement(picture, "img", src=source.light, alt=_clean(block.alt), width=width, height=height)
+    SubElement(picture, "img", src=source.light, alt=clean(block.alt), width=width, height=height)
     if block.caption:
         _say(SubElement(figure, "figcaption"), block.caption)
     if block.asked:
@@ -168,19 +167,15 @@ def _say(element: Element, text: Text) -> None:
         tag = {Strong: "strong", Code: "code"}.get(type(part))
         if tag:
             last = SubElement(element, tag)
-            last.text = _clean(part)
+            last.text = clean(part)
         elif last is None:
-            element.text = (element.text or "") + _clean(part)
+            element.text = (element.text or "") + clean(part)
         else:
-            last.tail = (last.tail or "") + _clean(part)
+            last.tail = (last.tail or "") + clean(part)
 
 
 def _plain(text: Text) -> str:
     return "".join(parts(text))
-
-
-def _clean(text: str) -> str:
-    return text.translate(dict.fromkeys(map(ord, PLACES), " "))
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from urllib.parse import quote
 
-from .document import ASKED, Block, Code, Heading, Paragraph, Picture, Strong, Table, Text, parts, present
+from .document import ASKED, Block, Code, Heading, Paragraph, Picture, Strong, Table, Text, clean, parts, present
 from .report_sections import sections
 
 
@@ -52,7 +52,7 @@ def inline(text: Text) -> str:
 
 
 def _part(part: str) -> str:
-    line = " ".join(part.split("\n"))
+    line = " ".join(clean(part).split("\n"))
     if isinstance(part, Code):
         fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
         pad = " " if "`" in line else ""

@@ -56,7 +56,9 @@ REAL_SOURCES = {"fid": "torch-fidelity 0.3.0, inception-v3-compat (sha256 abc)",
 OWN = "tcd:my-model"
 
 
-def real_model(tcd="my-model", shift=0.0, seeds=1, steps=STEPS, gammas=(0.0, 0.2, 1.0), **fields):
+def real_model(
+    tcd="my-model", shift=0.0, seeds=1, steps=STEPS, gammas=(0.0, 0.2, 1.0), recipe_name="my-base", **fields
+):
     """Results of a real model's evaluation: solvers on the base, three LoRAs, intervals, differences and costs."""
     methods = SOLVERS | {
         "lcm:lcm-lora": Method("lcm-lora", "student", 1.0, "lcm"),
@@ -78,7 +80,7 @@ def real_model(tcd="my-model", shift=0.0, seeds=1, steps=STEPS, gammas=(0.0, 0.2
         "floors": {"fid": 6.0},
         "shown": {"samples.png": ["a red bird", "a chair"]},
     }
-    settings = {"name": "my-base", "measure": {"gamma": 0.2, "steps": list(steps)}}
+    settings = {"name": recipe_name, "measure": {"gamma": 0.2, "steps": list(steps)}}
     results = Results(settings, "abc123", 5000, **(told | fields))
     scale = {"fid": 12.0, "kid": 0.002, "clip_score": 31.0, "image_reward": 60.0, "complexity": 0.5, "diversity": 0.6}
     for i, (name, method) in enumerate(methods.items()):
