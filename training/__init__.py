@@ -46,8 +46,12 @@ The results:
 
 - `measure`: every method sampled and judged; `metrics`: Fréchet distance, complexity
 - `samplers`: numerical solvers and strategic stochastic sampling, side by side
-- `results`, `claims`: the values, and what of the paper they bear out
-- `report`, `report_markdown`: ``report.json`` and ``report.md``
+- `catalogue`: what metrics and methods there are, how they are called and read; `results`: their values
+- `figures`, `bootstrap`: how figures are written and compared, their confidence intervals
+- `claims`: what of the paper they bear out
+- `report`: all that is written at the end; `report_json` the values' tables, `report_sections` and `report_tables` the
+  report as blocks (`document`), `report_markdown` and `report_html` the blocks as files
+- `compare`: ``python -m training.evaluate --compare``, of reports that `report_file` reads back
 - `plots`, `plot_style`, `sample_grid`: the pictures
 - `paper`: the paper's figures
 """

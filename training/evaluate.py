@@ -1,7 +1,8 @@
 """``python -m training.evaluate``: measure a run that `training.distill` made, or real models like the paper.
 
 ``RUN_DIR``: measure and draw a run from its files, with other steps, gammas or seeds if wanted, into a folder of its
-own; `training.distill` ends with the same. ``--model CHECKPOINT``: see `training.evaluation`.
+own; `training.distill` ends with the same. ``--model CHECKPOINT``: see `training.evaluation`. ``--compare A.json
+B.json`` shows reports side by side (`compare`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _Metric = Literal[
 
 @dataclass(frozen=True)
 class Options:
-    """Measure a run that training.distill made (RUN_DIR), or real models like the paper (--model).
+    """Measure a run that training.distill made (RUN_DIR), or real models like the paper (--model); --compare A.json
+    B.json shows reports side by side.
 
     Attributes:
         run: a run's folder; without it, --model
@@ -88,8 +90,15 @@ _OF_A_RUN = {"run", "sampling_seeds"}
 
 
 def main(argv: list[str] | None = None) -> int:
+    if "--compare" in (sys.argv[1:] if argv is None else argv):
+        from .compare import main as compare
+
+        return compare(argv)
     options = tyro.cli(
-        Options, args=argv, prog="python -m training.evaluate", description=Options.__doc__.split("\n")[0]
+        Options,
+        args=argv,
+        prog="python -m training.evaluate",
+        description=" ".join(Options.__doc__.split("\n\n")[0].split()),
     )
     given = options.given()
     of_models = set(given) - _OF_A_RUN - _BOTH
@@ -171,7 +180,11 @@ def evaluate(run: Path, folder: Path | None, changed: dict | None = None, make_f
         _check_whole(recipe, part)
     measurement = Measurement(recipe, lambda line: print(f"Measuring {line}", flush=True))
     results = Results(
-        recipe.model_dump(mode="json"), recipe_hash(recipe), len(measurement.judge.labels), versions=_versions()
+        recipe.model_dump(mode="json"),
+        recipe_hash(recipe),
+        len(measurement.judge.labels),
+        versions=_versions(),
+        metrics=measurement.judge.metrics,
     )
     for seed, part in parts:
         for phase, seconds in finished(part).items():
@@ -182,9 +195,11 @@ def evaluate(run: Path, folder: Path | None, changed: dict | None = None, make_f
     folder = folder or make_folder()
     files = draw(report.to_json(results), measurement.pictures, folder)
     results.save(folder / VALUES)
-    written = report.write_report(results, folder)
+    written = report.write_report(results, folder, files)
     artefacts = [phase.artefact(part) for _, part in parts for phase in student_phases(recipe)]
-    print(report.summary(results, [folder / "report.md", folder / "report.json", *files, *artefacts]))
+    print(
+        report.summary(results, [*(folder / f"report.{kind}" for kind in ("html", "md", "json")), *files, *artefacts])
+    )
     return written
 
 
@@ -203,9 +218,8 @@ def _check_whole(recipe, part: Path) -> None:
 def draw(report: dict, pictures: dict, folder: Path) -> list[Path]:
     """The PNGs of a report; those that there are values for."""
     from . import plots, sample_grid
-    from .results import METHODS
 
-    rows = {METHODS[method]: pictures[method] for method in METHODS if method in pictures}
+    rows = {told["title"]: pictures[method] for method, told in report["methods"].items() if method in pictures}
     sample_grid.sample_grid(rows, folder / "samples.png", invert=True)
     drawn = [folder / "samples.png"]
     for name in ("metric_against_steps", "metric_against_gamma", "loss_curve"):

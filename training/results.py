@@ -1,4 +1,4 @@
-"""What a run measured: single values with their seeds, and the tables that are made of them (report.json).
+"""What was measured: single values with their seeds, and the tables that are made of them (see `report_json`).
 
 A value is known by metric, method, gamma, steps and seeds, and is added once; every table is a view of the same values,
 so that no two of them can disagree. Two seeds count: the training seed (a whole run: teacher and students) and the
@@ -9,31 +9,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+from .catalogue import DIGITS, LCM_GAMMA, Group, Method, Metric, distilled_groups, distilled_methods, known
 from .disk import write_atomically
 
-METRICS = {
-    "fd": "Fréchet distance in features",
-    "fd_pixels": "Fréchet distance in pixels",
-    "accuracy": "Class accuracy",
-    "complexity": "Image complexity",
-}
-SOLVERS = {"euler": "Euler", "ddim": "DDIM", "dpmpp_2s": "DPM++(2S)"}  # numerical solvers, on the teacher
-STUDENTS = {"lcm": "LCM", "tcd": "TCD"}
-METHODS = SOLVERS | STUDENTS
-FORMS = {
-    "tcf1": "TCF(1)",
-    "tcf2": "TCF(2)",
-    "tcf_s_plus": "TCF(S+)",
-}  # as methods: students of that form, at equal budget
-LCM_GAMMA = 1.0  # multistep consistency sampling, as LCM is sampled
+__all__ = ["LCM_GAMMA", "Cell", "Cost", "Group", "Key", "Method", "Metric", "Pair", "Results", "aggregate"]
 
-Cell = dict  # {"mean": float, "std": float, "n": int}; mean and std are None where a value was not finite
+Cell = dict  # {"mean", "std", "n"} and, where there is one, "interval"; mean and std are None where not finite
+Interval = tuple[float, float]
 
 
 class Key(NamedTuple):
@@ -47,34 +35,84 @@ class Key(NamedTuple):
     sampling_seed: int
 
 
+class Pair(NamedTuple):
+    """Whose difference it is: method − other, of the same prompts' pictures."""
+
+    metric: str
+    method: str
+    gamma: float | None
+    other: str
+    other_gamma: float | None
+    steps: int
+
+
+class Cost(NamedTuple):
+    """What some pictures took. evaluations: passes of one picture through the network, two a step with guidance."""
+
+    pictures: int
+    seconds: float
+    evaluations: float
+    peak_bytes: int | None
+
+
 @dataclass(frozen=True)
 class Results:
     """All that a report is written from. Fill it with `add`; `save` and `load` carry it from measuring to reporting.
 
     Attributes:
-        recipe: the resolved recipe as plain data; its ``measure.gamma`` is the gamma at which TCD is reported.
+        recipe: the resolved recipe or settings as plain data; its ``name`` and its ``measure.gamma``, at which TCD is
+            reported, are needed.
         n_samples: pictures in each measurement, generated and real alike.
         floors: metric → real pictures' own value: training half against held-out half for the Fréchet distances, the
             held-out pictures' for accuracy and complexity.
         floor_ranges: metric → (low, high) of the floor over other draws of the real pictures, where it was worked out.
         seconds: phase → seconds: "teacher", "tcd", "lcm", …, "measure", "total".
         losses: phase → {"step": […], "loss": […]}.
-        values: what `add` collected.
+        values: what `add` collected; ``intervals``, ``differences`` and ``costs`` likewise.
+        metrics, methods, groups: name → description. Left out: those of a distillation of digits.
+        main: the metric that claims and summary are about; left out, the first.
+        title, about: the report's heading and its first sentence; left out, those of a distillation.
+        reference, conditions: what real pictures were compared with, and what was asked for (prompts): name → value,
+            hashes included. Two reports are compared only where these agree.
+        left_out: a metric's title → why it was not measured, in a line.
+        shown: sample grid's file, "samples.png" and more → what its pictures were asked for, in their order in a cell.
     """
 
     recipe: Mapping
     recipe_hash: str
     n_samples: int
     floors: dict[str, float] = field(default_factory=dict)
-    floor_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    floor_ranges: dict[str, Interval] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     losses: dict[str, dict[str, list]] = field(default_factory=dict)
     values: dict[Key, float] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=lambda: known(*DIGITS))
+    methods: dict[str, Method] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
+    main: str = ""
+    title: str = ""
+    about: str = ""
+    reference: dict[str, str | int] = field(default_factory=dict)
+    conditions: dict[str, str | int] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    shown: dict[str, list[str]] = field(default_factory=dict)
+    intervals: dict[Key, Interval] = field(default_factory=dict)
+    differences: dict[Pair, tuple[float, float, float]] = field(default_factory=dict)
+    costs: dict[tuple[str, int], Cost] = field(default_factory=dict)
 
     def __post_init__(self):
         if "gamma" not in self.recipe.get("measure", {}):
             raise ValueError("the recipe has no measure.gamma: give the resolved recipe, with every field filled in")
+        if not self.methods:
+            self.methods.update(distilled_methods(self.gamma))
+            self.groups.update(distilled_groups(self.recipe.get("objective", {}).get("form", "tcf1")) | self.groups)
+        if not self.main:
+            object.__setattr__(self, "main", next(iter(self.metrics)))
+        if self.main not in self.metrics:
+            raise ValueError(f"the main metric must be one of {', '.join(self.metrics)}, got {self.main!r}")
+        if lost := {m.group for m in self.methods.values()} - {None, *self.groups}:
+            raise ValueError(f"methods stand in groups that are not described: {', '.join(sorted(lost))}")
 
     @property
     def gamma(self) -> float:
@@ -90,42 +128,103 @@ class Results:
         training_seed: int,
         sampling_seed: int,
         gamma: float | None = None,
+        interval: Interval | None = None,
     ) -> None:
         """Take in one measured value. One that is not finite is kept, and reported as that.
 
         Args:
-            metric: "fd", "fd_pixels", "accuracy" or "complexity".
-            method: a numerical solver on the teacher, "euler", "ddim", "dpmpp_2s"; or whose weights: "lcm", "tcd", or
-                "tcf1", "tcf2", "tcf_s_plus" for students trained to compare the forms.
-            gamma: what a student was sampled at. Left out: 1 for "lcm", the recipe's for the others.
+            gamma: what a student was sampled at. Left out: the method's own.
+            interval: 95 % confidence interval of the value over other pictures and prompts (`bootstrap`).
 
         Raises:
             ValueError: unknown metric or method, gamma for a numerical solver or outside [0, 1], the same value twice.
         """
-        if metric not in METRICS:
-            raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-        if method not in METHODS | FORMS:
-            raise ValueError(f"method must be one of {', '.join(METHODS | FORMS)}, got {method!r}")
-        if method in SOLVERS:
-            if gamma is not None:
-                raise ValueError(f"{method} is a numerical solver and has no gamma, got gamma {gamma}")
-        else:
-            gamma = float(gamma if gamma is not None else LCM_GAMMA if method == "lcm" else self.gamma)
-            if not 0 <= gamma <= 1:
-                raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
-        key = Key(metric, method, gamma, int(steps), int(training_seed), int(sampling_seed))
+        self._known(metric, method)
+        key = Key(metric, method, self._gamma(method, gamma), int(steps), int(training_seed), int(sampling_seed))
         if key in self.values:
             raise ValueError(f"this value was added before: {key}; each (gamma, steps, seeds) is measured once")
         self.values[key] = float(value)
+        if interval is not None:
+            self.intervals[key] = (float(interval[0]), float(interval[1]))
+
+    def add_difference(
+        self,
+        metric: str,
+        method: str,
+        other: str,
+        steps: int,
+        difference: float,
+        interval: Interval,
+        gamma: float | None = None,
+        other_gamma: float | None = None,
+    ) -> None:
+        """Take in method − other on the same prompts, with its 95 % interval (`bootstrap.paired_interval`).
+
+        Raises:
+            ValueError: as `add`.
+        """
+        for name in (method, other):
+            self._known(metric, name)
+        pair = Pair(metric, method, self._gamma(method, gamma), other, self._gamma(other, other_gamma), int(steps))
+        if pair in self.differences:
+            raise ValueError(f"this difference was added before: {pair}")
+        self.differences[pair] = (float(difference), float(interval[0]), float(interval[1]))
+
+    def add_cost(
+        self,
+        method: str,
+        steps: int,
+        pictures: int,
+        seconds: float,
+        evaluations: float,
+        peak_bytes: int | None = None,
+    ) -> None:
+        """Take in what generating some pictures took; later calls for the same method and steps are added up.
+
+        Args:
+            seconds: wall time of all of them.
+            evaluations: passes of one picture through the network: steps, or twice that with guidance.
+            peak_bytes: the device's (or the process's) peak memory while they were made.
+        """
+        self._known(None, method)
+        known_before = self.costs.get((method, int(steps)), Cost(0, 0.0, 0.0, None))
+        peaks = [peak for peak in (known_before.peak_bytes, peak_bytes) if peak is not None]
+        self.costs[method, int(steps)] = Cost(
+            known_before.pictures + int(pictures),
+            known_before.seconds + float(seconds),
+            max(known_before.evaluations, float(evaluations)),
+            max(peaks, default=None),
+        )
+
+    def _known(self, metric: str | None, method: str) -> None:
+        if metric is not None and metric not in self.metrics:
+            raise ValueError(f"metric must be one of {', '.join(self.metrics)}, got {metric!r}")
+        if method not in self.methods:
+            raise ValueError(f"method must be one of {', '.join(self.methods)}, got {method!r}")
+
+    def _gamma(self, method: str, gamma: float | None) -> float | None:
+        own = self.methods[method].gamma
+        if own is None:
+            if gamma is not None:
+                raise ValueError(f"{method} is a numerical solver and has no gamma, got gamma {gamma}")
+            return None
+        gamma = float(own if gamma is None else gamma)
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
+        return gamma
 
     def cell(self, metric: str, method: str, steps: int, gamma: float | None) -> Cell | None:
         """Mean, spread and n of one method's values at one step count; None where nothing was measured."""
-        chosen = {
-            (key.training_seed, key.sampling_seed): value
-            for key, value in self.values.items()
-            if key[:4] == (metric, method, gamma, steps)
-        }
-        return aggregate(chosen) if chosen else None
+        chosen = {key: value for key, value in self.values.items() if key[:4] == (metric, method, gamma, steps)}
+        if not chosen:
+            return None
+        cell = aggregate({(key.training_seed, key.sampling_seed): value for key, value in chosen.items()})
+        ends = [self.intervals[key] for key in chosen if key in self.intervals]
+        if (
+            len(ends) == len(chosen) and cell["mean"] is not None
+        ):  # as wide as one's: prompts and real pictures are shared
+            cell["interval"] = [fmean(end) for end in zip(*ends, strict=True)]
+        return cell
 
     def table(self, metric: str, method: str, gamma: float | None) -> dict[str, Cell]:
         """steps → cell, for the step counts that were measured."""
@@ -136,25 +235,46 @@ class Results:
         """The gammas at which these weights were sampled, ascending."""
         return sorted({key.gamma for key in self.values if key.method == method and key.gamma is not None})
 
+    def with_role(self, role: str) -> str | None:
+        """The first method that stands for that row of the paper's table."""
+        return next((name for name, method in self.methods.items() if method.role == role), None)
+
     def save(self, path: Path) -> None:
         """Write everything as JSON, to be read by `load`."""
-        data = asdict(self) | {"values": [[*key, value] for key, value in self.values.items()]}
+        data = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        data |= {name: {k: asdict(v) for k, v in data[name].items()} for name in DESCRIBED}
+        data |= {name: [[*key, *_as_row(value)] for key, value in data[name].items()] for name in ROWS}
         write_atomically(path, json.dumps(data))
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """Read what `save` wrote.
+        """Read what `save` wrote; files of earlier versions hold a distillation of digits.
 
         Raises:
             ValueError: the file holds something else.
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-            values = {Key(*row[:-1]): row[-1] for row in data.pop("values")}
-            ranges = {metric: tuple(ends) for metric, ends in data.pop("floor_ranges").items()}
-            return cls(**data, values=values, floor_ranges=ranges)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            data["values"] = {Key(*row[:-1]): row[-1] for row in data["values"]}
+            data["floor_ranges"] = {metric: tuple(ends) for metric, ends in data["floor_ranges"].items()}
+            for name, kind in DESCRIBED.items():
+                if name in data:
+                    data[name] = {key: kind(**told) for key, told in data[name].items()}
+            if "intervals" in data:
+                data["intervals"] = {Key(*row[:-2]): tuple(row[-2:]) for row in data["intervals"]}
+                data["differences"] = {Pair(*row[:-3]): tuple(row[-3:]) for row in data["differences"]}
+                data["costs"] = {(row[0], row[1]): Cost(*row[2:]) for row in data["costs"]}
+            return cls(**data)
+        except (KeyError, TypeError, AttributeError, IndexError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} does not hold measured results ({error}): measure the run again") from error
+
+
+DESCRIBED = {"metrics": Metric, "methods": Method, "groups": Group}
+ROWS = ("values", "intervals", "differences", "costs")
+
+
+def _as_row(value: float | tuple) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def aggregate(values: Mapping[tuple[int, int], float]) -> Cell:
@@ -169,90 +289,3 @@ def aggregate(values: Mapping[tuple[int, int], float]) -> Cell:
     means = [fmean(v for (training, _), v in values.items() if training == seed) for seed in seeds]
     each = means if len(means) > 1 else list(values.values())
     return {"mean": fmean(each), "std": stdev(each) if len(each) > 1 else 0.0, "n": len(each)}
-
-
-def spread_rule(keys: Iterable[Key]) -> str:
-    """What the spread of the students' figures is over, in words."""
-    keys = list(keys)
-    keys = [key for key in keys if key.method not in SOLVERS] or keys
-    training, sampling = len({key.training_seed for key in keys}), len({key.sampling_seed for key in keys})
-    if training > 1:
-        each = f"each the mean of {sampling} sampling seeds" if sampling > 1 else "one sampling seed each"
-        return f"{training} training seeds, {each}"
-    return f"{sampling} sampling seeds, one training seed" if sampling > 1 else "one training seed, one sampling seed"
-
-
-def to_json(results: Results) -> dict:
-    """The report as plain data (report.json): means, spreads and tables; plain JSON, without NaN."""
-    report = {
-        "version": 1,
-        "recipe": dict(results.recipe),
-        "recipe_hash": results.recipe_hash,
-        "spread": spread_rule(results.values),
-        "seeds": {
-            "training": sorted({key.training_seed for key in results.values}),
-            "sampling": sorted({key.sampling_seed for key in results.values if key.method not in SOLVERS}),
-            "sampling_solvers": sorted({key.sampling_seed for key in results.values if key.method in SOLVERS}),
-        },
-        "n_samples": results.n_samples,
-        "seconds": {"total": sum(results.seconds.values())} | results.seconds,
-        "versions": results.versions,
-        **{metric: _methods(results, metric) for metric in METRICS},
-        "floor_ranges": {metric: list(ends) for metric, ends in results.floor_ranges.items()},
-        "gamma_sweep": _sweep(results),
-        "student_x_gamma": _student_x_gamma(results),
-        "tcd_below_lcm": _below(results),
-        "forms": _forms(results),
-        "loss": results.losses,
-    }
-    return _finite(report)
-
-
-def _methods(results: Results, metric: str) -> dict:
-    gammas = dict.fromkeys(SOLVERS) | {"lcm": LCM_GAMMA, "tcd": results.gamma}
-    rows = {method: results.table(metric, method, gamma) for method, gamma in gammas.items()}
-    return {"floor": results.floors.get(metric)} | {method: row for method, row in rows.items() if row}
-
-
-def _by_steps(results: Results, method: str, gamma: float) -> dict:
-    """steps → metric → cell."""
-    tables = {metric: results.table(metric, method, gamma) for metric in METRICS}
-    steps = sorted({int(n) for table in tables.values() for n in table})
-    return {str(n): {metric: table[str(n)] for metric, table in tables.items() if str(n) in table} for n in steps}
-
-
-def _sweep(results: Results) -> dict:
-    gammas = results.gammas("tcd")
-    return {f"{gamma:g}": _by_steps(results, "tcd", gamma) for gamma in gammas} if len(gammas) > 1 else {}
-
-
-def _student_x_gamma(results: Results) -> dict:
-    gammas = sorted({results.gamma, LCM_GAMMA}, reverse=True)
-    tables = {m: {f"{g:g}": row for g in gammas if (row := results.table("fd", m, g))} for m in STUDENTS}
-    return {method: table for method, table in tables.items() if table}
-
-
-def _below(results: Results) -> dict:
-    """steps → on how many (training seed, sampling seed) pairs TCD's Fréchet distance is below LCM's."""
-    pairs = {}
-    for key, tcd in results.values.items():
-        if key[:3] == ("fd", "tcd", results.gamma):
-            lcm = results.values.get(key._replace(method="lcm", gamma=LCM_GAMMA))
-            if lcm is not None:
-                pairs.setdefault(key.steps, []).append(tcd < lcm)
-    return {str(n): {"seeds": sum(pairs[n]), "of": len(pairs[n])} for n in sorted(pairs)}
-
-
-def _forms(results: Results) -> dict | None:
-    own = results.recipe.get("objective", {}).get("form", "tcf1")  # TCD's own weights are of this form
-    rows = {form: _by_steps(results, form, results.gamma) for form in FORMS}
-    rows = {form: row for form, row in rows.items() if row}
-    return {own: _by_steps(results, "tcd", results.gamma)} | rows if rows else None
-
-
-def _finite(data):
-    if isinstance(data, Mapping):
-        return {str(key): _finite(value) for key, value in data.items()}
-    if isinstance(data, Sequence) and not isinstance(data, str):
-        return [_finite(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data

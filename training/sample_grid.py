@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image, UnidentifiedImageError
 
 from .plot_style import DPI, WIDTH, save, styled
-from .results import METHODS
 
 TOP, GAP, HAIR = 52, 26, 6  # pixels: for the heads, between cells, between the pictures of a cell
 LETTER = 19  # pixels that a letter of a label takes at most
+LONGEST = 22  # letters of a label's line; longer ones are cut
+
+Pictures = np.ndarray | Sequence[Path]
 
 
 def sample_grid(
-    rows: Mapping[str, Mapping[int, np.ndarray]], path: Path, columns: int = 5, lines: int = 2, invert: bool = False
+    rows: Mapping[str, Mapping[int, Pictures]], path: Path, columns: int = 5, lines: int = 2, invert: bool = False
 ) -> None:
     """Methods down, step counts across; each cell shows the first ``columns × lines`` pictures there.
 
@@ -25,51 +28,70 @@ def sample_grid(
     missing cell stays white. Pixels are enlarged by a whole number, or pictures too large for it reduced by one.
 
     Args:
-        rows: label → steps → pictures (n, H, W), grey, or (n, 3, H, W), in [-1, 1], arrays or CPU tensors. A method's
-            key is shown as its name; a label "name, note" in two lines.
+        rows: label → steps → pictures: (n, H, W), grey, or (n, 3, H, W), in [-1, 1], arrays or CPU tensors; or files,
+            of which no more than one is held at full size. A label "name, note" stands in two lines.
         invert: show -1 white and 1 black, as ink on paper.
 
     Raises:
-        ValueError: no pictures, of another shape, or not all of one size.
+        ValueError: no pictures, of another shape, not all of one size, or a file that is none.
     """
-    tiles = {
-        (name, int(n)): _pictures(images, name, invert)[: columns * lines]
-        for name, by in rows.items()
-        for n, images in by.items()
-    }
-    sizes = {tile.shape[1:] for tile in tiles.values()}
+    cells = {(name, int(n)): images[: columns * lines] for name, by in rows.items() for n, images in by.items()}
+    sizes = {size for (name, _), images in cells.items() for size in _sizes(images, name)}
     if len(sizes) != 1:
         raise ValueError(f"a grid needs pictures, all of one size; got sizes {sorted(sizes)}")
-    (_, width, _), steps = sizes.pop(), sorted({n for _, n in tiles})
+    (height, width), names, steps = sizes.pop(), list(rows), sorted({n for _, n in cells})
     left = GAP + LETTER * max(len(line) for name in rows for line in _lines(name))
     room = (WIDTH * DPI - left) / len(steps) - GAP - (columns - 1) * HAIR
     scale, shrink = max(1, int(room // (columns * width))), max(1, math.ceil(columns * width / room))
-    tiles = {key: _tile(_resize(tile, scale, shrink), columns, lines) for key, tile in tiles.items()}
-    _draw(tiles, list(rows), steps, left, path)
-
-
-def _draw(tiles: Mapping[tuple[str, int], np.ndarray], names: list[str], steps: list[int], left: int, path: Path):
-    """Paste the cells at their places, with words above and to the left."""
-    height, width, _ = next(iter(tiles.values())).shape
-    spare = int(WIDTH * DPI) - left - len(steps) * (width + GAP)
-    across, down = width + GAP + min(max(0, spare // len(steps)), 2 * GAP), height + GAP
+    high, wide = (n * (side // shrink * scale + HAIR) - HAIR for n, side in ((lines, height), (columns, width)))
+    spare = int(WIDTH * DPI) - left - len(steps) * (wide + GAP)
+    across, down = wide + GAP + min(max(0, spare // len(steps)), 2 * GAP), high + GAP
     canvas = np.full((TOP + len(names) * down, left + len(steps) * across, 3), 255, np.uint8)
-    for (name, n), tile in tiles.items():
+    for (name, n), images in cells.items():
         y, x = TOP + names.index(name) * down, left + steps.index(n) * across
-        canvas[y : y + height, x : x + width] = tile
-    heads = {n: left + i * across + width / 2 for i, n in enumerate(steps)}
-    _labelled(canvas, left, heads, {name: TOP + i * down + height / 2 for i, name in enumerate(names)}, path)
+        canvas[y : y + high, x : x + wide] = _tile(_pictures(images, name, invert, scale, shrink), columns, lines)
+    heads = {n: left + i * across + wide / 2 for i, n in enumerate(steps)}
+    _labelled(canvas, left, heads, {name: TOP + i * down + high / 2 for i, name in enumerate(names)}, path)
 
 
-def _pictures(images: np.ndarray, name: str, invert: bool) -> np.ndarray:
-    """(n, H, W, 3) in 0 … 255 from pictures in [-1, 1]."""
-    images = np.asarray(images, dtype=float)
-    if images.ndim == 4 and images.shape[1] in (1, 3):
-        images = images.transpose(0, 2, 3, 1)
-    elif images.ndim == 3:
-        images = images[..., None]
-    else:
-        raise ValueError(f"pictures of {name!r} must be (n, H, W) or (n, 3, H, W), got {images.shape}")
+def _sizes(images: Pictures, name: str) -> set[tuple[int, int]]:
+    """(height, width) of a cell's pictures; files are only looked at."""
+    if not hasattr(images, "shape"):
+        found = set()
+        for file in images:
+            with _open(file) as image:
+                found.add(image.size[::-1])
+        return found
+    if len(images.shape) == 3 or len(images.shape) == 4 and images.shape[1] in (1, 3):
+        return {tuple(images.shape[-2:])}
+    raise ValueError(f"pictures of {name!r} must be (n, H, W) or (n, 3, H, W), got {tuple(images.shape)}")
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} is not a picture that can be shown ({error})") from error
+
+
+def _pictures(images: Pictures, name: str, invert: bool, scale: int, shrink: int) -> np.ndarray:
+    """(n, height, width, 3) in 0 … 255, at the size they are shown in."""
+    if hasattr(images, "shape"):
+        return _resize(_from_array(images, invert), scale, shrink)
+    shown = []
+    for file in images:
+        with _open(file) as image:
+            try:
+                pixels = np.asarray(image.convert("RGB"))
+            except OSError as error:
+                raise ValueError(f"{file} is damaged ({error}): make it again") from error
+        shown.append(_resize((255 - pixels if invert else pixels)[None], scale, shrink)[0])
+    return np.stack(shown)
+
+
+def _from_array(images: np.ndarray, invert: bool) -> np.ndarray:
+    images = np.asarray(images, dtype=np.float32)
+    images = images.transpose(0, 2, 3, 1) if images.ndim == 4 else images[..., None]
     images = np.nan_to_num(-images if invert else images, nan=0.0)
     whole = np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
     return np.broadcast_to(whole, (*whole.shape[:3], 3))
@@ -94,8 +116,13 @@ def _tile(pictures: np.ndarray, columns: int, lines: int) -> np.ndarray:
 
 
 def _lines(label: str) -> tuple[str, str]:
-    name, _, note = METHODS.get(label, label).partition(", ")
-    return name, note
+    line = " ".join(label.split())
+    name, comma, note = line.rpartition(", ")
+    return (_cut(name), _cut(note)) if comma else (_cut(line), "")
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def _labelled(

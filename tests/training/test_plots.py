@@ -1,6 +1,7 @@
 """Pictures of a run: of the right kind and size, with the right things at the right place, missing pieces left out."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -190,6 +191,45 @@ def test_cells_without_pictures_stay_white(tmp_path):
     sample_grid(rows, tmp_path / "grid.png")
     pixels = assert_png(tmp_path / "grid.png", width=range(1200, 1611))
     assert (pixels[:, -10:] == 255).all() and (pixels[:, :10] == 255).all()  # the long label fits
+
+
+def test_files_are_shown_as_arrays_are(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 24, 24, 3), np.uint8)
+    files = [tmp_path / f"{i}.png" for i in range(4)]
+    for image, file in zip(images, files, strict=True):
+        Image.fromarray(image).save(file)
+    arrays = images.transpose(0, 3, 1, 2) / 127.5 - 1
+    for invert in (False, True):
+        sample_grid({"a": {4: files}}, tmp_path / "files.png", columns=2, invert=invert)
+        sample_grid({"a": {4: arrays}}, tmp_path / "arrays.png", columns=2, invert=invert)
+        assert (tmp_path / "files.png").read_bytes() == (tmp_path / "arrays.png").read_bytes()
+
+
+def test_files_are_held_one_at_a_time(tmp_path):
+    """64 pictures of 3 MB each: 200 MB if they were all held, and as floats four times that."""
+    Image.new("RGB", (1024, 1024), (10, 20, 30)).save(tmp_path / "large.png")
+    rows = {f"m{i}": {n: [tmp_path / "large.png"] * 8 for n in STEPS} for i in range(2)}
+    tracemalloc.start()
+    try:
+        sample_grid(rows, tmp_path / "grid.png", columns=4, lines=2)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+    assert (assert_png(tmp_path / "grid.png", height=range(100, 1000)) == [10, 20, 30]).all(axis=-1).sum() > 50_000
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", None])
+def test_a_file_that_is_no_picture_is_named(tmp_path, content):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "cut.png")
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(ValueError, match="cut.png is (not a picture|damaged)"):
+        sample_grid({"a": {4: [tmp_path / "cut.png"]}}, tmp_path / "grid.png")
+
+
+def test_long_names_are_cut(tmp_path):
+    sample_grid({"a-name-without-end-" * 20 + ", γ = 0.2": {4: pictures(0.0)}}, tmp_path / "grid.png")
+    assert 128 in levels(assert_png(tmp_path / "grid.png", height=range(100, 1000)))
 
 
 @pytest.mark.parametrize(

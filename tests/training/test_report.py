@@ -113,7 +113,7 @@ def test_seeds_on_which_tcd_is_below_lcm_are_counted():
 def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
     write_report(measured(AS_IN_THE_PAPER), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert set(before) == {"report.json", "report.md"}
+    assert set(before) == {"report.json", "report.md", "report.html"}
 
     def full(*_):
         raise OSError("No space left on device")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 import time
@@ -290,8 +289,7 @@ def _collected(opened: Opened, judging: Judging) -> Measured:
 
 def _write(opened: Opened, measured: Measured) -> None:
     measured.save(opened.folder / FIGURES)
-    if importlib.util.find_spec("training.catalogue"):  # a report writer that takes any metrics and methods
-        _report(opened.folder, measured)
+    _report(opened.folder, measured)
     for name, why in measured.left_out.items():
         print(f"{name} is left out: {why}")
     for note in measured.notes:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tcd_core.predictions import Prediction
 from tcd_core.sss import Schedule
 
+from ..catalogue import Metric
 from ..recipe import Recipe
 
 
@@ -23,11 +24,13 @@ class Judge(Protocol):
     """Measures a set of generated pictures against real ones.
 
     Attributes:
+        metrics: what it measures, the main one first, by name.
         labels: what to generate, one for each picture.
         floors: metric → real pictures' own value.
         floor_ranges: metric → (least, greatest) of it over other draws of the real pictures, where known.
     """
 
+    metrics: dict[str, Metric]
     labels: Tensor
     floors: dict[str, float]
     floor_ranges: dict[str, tuple[float, float]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..catalogue import DIGITS, known
 from ..metrics import complexity, frechet_distance
 from .digits_data import CLASSES, Split, subset_like
 from .digits_features import accuracy, train_classifiers
@@ -14,6 +15,7 @@ class DigitsJudge:
     """Values of a set of generated pictures, one for each real picture and with its label.
 
     Attributes:
+        metrics: how each is called, written and judged.
         labels: the labels to generate, those of the real pictures compared with.
         floors: the real pictures' own values: distances of the training part from the compared part, class counts and
             so n alike; accuracy and complexity of the compared part.
@@ -22,6 +24,7 @@ class DigitsJudge:
     """
 
     def __init__(self, split: Split) -> None:
+        self.metrics = known(*DIGITS)
         self.labels = split.reference_labels
         self._pictures = split.reference
         self._classifiers = train_classifiers(split.train, split.train_labels)

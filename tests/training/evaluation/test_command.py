@@ -61,7 +61,7 @@ def figures(folder: Path) -> dict:
 
 
 def pictures(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.png")}
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.glob("*/**/*.png")}
 
 
 def test_an_evaluation_has_every_picture_and_every_figure(whole):
@@ -77,8 +77,12 @@ def test_an_evaluation_has_every_picture_and_every_figure(whole):
     assert found["reference"]["pictures"] == COUNT and 0.1 < found["floors"]["complexity"] < 1
     assert any("FID is of 5 pictures only" in note for note in found["notes"])
     assert found["sources"]["fid"].startswith("TorchScript, inception-2015-12-05.pt (sha256 ")
+    report = json.loads((whole / "report.json").read_text())
+    by_method = {(of["cell"]["method"]["name"], of["cell"]["gamma"]): of for of in found["figures"]}
+    assert report["fid"]["mine"]["2"]["mean"] == by_method["mine", 0.2]["values"]["fid"]
+    assert "FID is of 5 pictures only" in (whole / "report.html").read_text()
     files = {path.suffix for path in whole.rglob("*") if path.is_file()}
-    assert files == {".png", ".npy", ".json", ".jsonl"}  # nothing half-written, no lock
+    assert files == {".png", ".npy", ".json", ".jsonl", ".md", ".html"}  # nothing half-written, no lock
 
 
 def test_the_distances_are_those_of_the_pictures(whole, real):
@@ -110,7 +114,7 @@ def test_the_distances_are_those_of_the_pictures(whole, real):
 
 
 def test_done_again_it_makes_no_picture_and_reports_the_same(commands, asked, whole):
-    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.png")}
+    before = {path: path.stat().st_mtime_ns for path in whole.glob("*/**/*.png")}
     expected = figures(whole)
     done = commands.run(*asked(whole), cwd=whole.parent, module="evaluate")
     assert done.status == 0 and "30 pictures of 6 sets" in done.out and "30 of them there already" in done.out, done
