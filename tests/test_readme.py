@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from training.cli import _Options
+from training.evaluate import Options
 from training.recipe_words import fields
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -35,7 +36,8 @@ def test_links_within_it_lead_to_headings():
 def test_every_option_of_the_trainer_is_one():
     words = re.findall(r"(?<![\w`-])`?(--[a-z][\w.-]*)", README[README.index("## Distil your own") :])
     known = {f"--{name}" for name in fields()} | {f"--{name}" for name in _Options.__dataclass_fields__}
-    others = {"--help", "--gamma", "--num_processes", "--multi_gpu", "--logdir", "--device", "--epsilon"}
+    known |= {f"--{name}" for name in Options.__dataclass_fields__}
+    others = {"--compare", "--help", "--gamma", "--num_processes", "--multi_gpu", "--logdir", "--device", "--epsilon"}
     for word in {word.rstrip(".") for word in words} - others:
         name = "--" + re.sub(r"(^|\.)no_", r"\1", word[2:].replace("-", "_"))
         assert name in known, word
