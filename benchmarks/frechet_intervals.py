@@ -10,27 +10,28 @@ distance lies above the sample's, as a share of it; and how often the influences
 import numpy as np
 
 from training.bootstrap import frechet_influence, frechet_interval
+from training.evaluation.distances import Gaussian
 
 FRESH, SAMPLES, RESAMPLES = 300, 40, 100
 
 
 def scatter(d: int, n: int, scale: float, shift: float) -> str:
     rng, spread = np.random.default_rng(0), np.linspace(1, 0.1, d)
-    real = np.zeros(d), np.diag(spread**2)
+    real = Gaussian(np.zeros(d), np.diag(spread**2), None)
 
     def draw():
         return spread * (scale * rng.standard_normal((n, d)) + shift / np.sqrt(d))
 
     def distance(rows):
-        return frechet_influence(rows, *real)[0]
+        return frechet_influence(rows, real)[0]
 
     fresh = np.array([distance(draw()) for _ in range(FRESH)])
     rows, influences, above, held = [], [], [], []
     for _ in range(SAMPLES):
         sample = draw()
-        own, influence = frechet_influence(sample, *real)
+        own, influence = frechet_influence(sample, real)
         again = [distance(sample[rng.integers(0, n, n)]) for _ in range(RESAMPLES)]
-        low, high = frechet_interval(sample, *real)
+        low, high = frechet_interval(sample, real)
         rows.append(np.std(again))
         influences.append(influence.std() / np.sqrt(n))
         above.append(np.mean(again) / own - 1)

@@ -21,6 +21,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+from .evaluation.distances import Gaussian, distance_to, gaussian_of, influences
+
 LEVEL = 0.95
 RESAMPLES = 2000
 BLOCK = 8_000_000  # values resampled at a time: 64 MB
@@ -59,45 +61,26 @@ def paired_interval(a: Sequence[float], b: Sequence[float], **settings) -> tuple
     return float(differences.mean()), mean_interval(differences, **settings)
 
 
-def frechet_interval(features: np.ndarray, mean: np.ndarray, covariance: np.ndarray, **settings) -> Interval:
-    """Interval of the Fréchet distance of feature rows (n, d) from real pictures' mean (d,) and covariance (d, d)."""
-    distance, influence = frechet_influence(features, mean, covariance)
+def frechet_interval(features: np.ndarray, real: Gaussian, **settings) -> Interval:
+    """Interval of the Fréchet distance of feature rows (n, d) from the real pictures' mean and covariance."""
+    distance, influence = frechet_influence(features, real)
     return mean_interval(distance + influence, **settings)
 
 
-def frechet_difference(a: np.ndarray, b: np.ndarray, mean: np.ndarray, covariance: np.ndarray, **settings):
+def frechet_difference(a: np.ndarray, b: np.ndarray, real: Gaussian, **settings) -> tuple[float, Interval]:
     """(distance of a − distance of b, its interval), features (n, d) of two methods' pictures of the same prompts."""
-    (far, of_a), (near, of_b) = (frechet_influence(rows, mean, covariance) for rows in (a, b))
+    (far, of_a), (near, of_b) = (frechet_influence(rows, real) for rows in (a, b))
     return far - near, mean_interval(far - near + _matched(of_a, of_b), **settings)
 
 
-def frechet_influence(features: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> tuple[float, np.ndarray]:
-    """(Fréchet distance, each row's influence on it, shape (n,), of mean 0).
-
-    With δ = μ_a − μ_b and T, the optimal map from N(0, Σ_a) to N(0, Σ_b), ``T = R (R Σ_a R)^{-1/2} R`` where R² = Σ_b:
-    the derivative of ``‖δ‖² + tr(Σ_a + Σ_b) − 2 tr (R Σ_a R)^{1/2}`` towards a point mass at x is
-    ``2 δ·(x − μ_a) + (x − μ_a)ᵀ (1 − T) (x − μ_a) − tr((1 − T) Σ_a)``.
+def frechet_influence(features: np.ndarray, real: Gaussian) -> tuple[float, np.ndarray]:
+    """(Fréchet distance, each row's influence on it, shape (n,), of mean 0), see `evaluation.distances.influences`.
 
     Raises:
         ValueError: fewer than two rows, not finite, or of another width than the mean.
     """
-    features, mean, covariance = (np.asarray(v, dtype=float) for v in (features, mean, covariance))
-    if features.ndim != 2 or len(features) < 2 or not np.isfinite(features).all():
-        raise ValueError(f"a Fréchet distance needs at least two finite rows of features, got {features.shape}")
-    if mean.shape != features.shape[1:] or covariance.shape != mean.shape * 2:
-        raise ValueError(f"features have {features.shape[1]} columns, mean and covariance {mean.shape[0]}")
-    centred = features - features.mean(0)
-    own = np.cov(features, rowvar=False).reshape(covariance.shape)
-    values, vectors = np.linalg.eigh(covariance)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    values, vectors = np.linalg.eigh(root @ own @ root)
-    roots = np.sqrt(values.clip(0))
-    kept = values > 1e-10 * values.max()  # fewer rows than features leave directions without variance
-    moved = root @ vectors[:, kept]
-    delta, rest = features.mean(0) - mean, np.eye(len(mean)) - (moved / roots[kept]) @ moved.T
-    influence = 2 * centred @ delta + ((centred @ rest) * centred).sum(1)
-    distance = delta @ delta + np.trace(own) + np.trace(covariance) - 2 * roots.sum()
-    return float(distance), influence - influence.mean()
+    made = gaussian_of([features])
+    return distance_to(real)(made), influences([features], made, real)
 
 
 def _matched(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 ``RUN_DIR``: measure and draw a run from its files, with other steps, gammas or seeds if wanted, into a folder of its
 own; `training.distill` ends with the same. ``--model CHECKPOINT``: see `training.evaluation`. ``--compare A.json
-B.json`` shows reports side by side (`compare`).
+B.json``: reports side by side, see `compare`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ _Metric = Literal[
 
 @dataclass(frozen=True)
 class Options:
-    """Measure a run that training.distill made (RUN_DIR), or real models like the paper (--model); --compare A.json
-    B.json shows reports side by side.
+    """Measure a run that training.distill made (RUN_DIR), or real models (--model); or --compare A.json B.json.
 
     Attributes:
         run: a run's folder; without it, --model

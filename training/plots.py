@@ -134,10 +134,8 @@ def method_styles(report: dict) -> dict[str, dict]:
             styles[name] = dict(color=COLOURS[role], marker=MARKERS[role], zorder=3 if role == "tcd" else 2)
         else:
             turn, i = divmod(spare, len(SPARE))
-            looks = dict(
-                color=SPARE[i], marker=SPARE_MARKERS[(i + turn) % len(SPARE_MARKERS)], linestyle=LINES[turn % 3]
-            )
-            styles[name] = dict(zorder=2, **looks)
+            marker = SPARE_MARKERS[(i + turn) % len(SPARE_MARKERS)]
+            styles[name] = dict(color=SPARE[i], marker=marker, linestyle=LINES[turn % len(LINES)], zorder=2)
             spare += 1
     return styles
 
@@ -161,7 +159,10 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     columns, rows = min(2, count), math.ceil(count / 2)
     figure = Figure(figsize=(WIDTH, 0.5 + 2.9 * rows), dpi=DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.04)
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)[:count]
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in panels[count:]:
+        spare.remove()
+    return figure, panels[:count]
 
 
 def _curve(axes: Axes, row: Mapping[float, dict], name: str, style: dict) -> None:
@@ -177,8 +178,13 @@ def _curve(axes: Axes, row: Mapping[float, dict], name: str, style: dict) -> Non
 
 
 def _short(name: str) -> str:
+    """A long name cut before its last ", note", which is the gamma."""
     line = " ".join(name.split())
-    return line if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1] + "…"
+    if len(line) <= NAME_LENGTH:
+        return line
+    title, comma, note = line.rpartition(", ")
+    note = comma + note if comma and len(note) < NAME_LENGTH // 2 else ""
+    return (title if note else line)[: NAME_LENGTH - 1 - len(note)] + "…" + note
 
 
 def _floor(axes: Axes, floor: float | None, theme: Theme) -> None:
@@ -223,7 +229,8 @@ def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
     entries = {name: handle for axes in panels for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     order = sorted(entries, key=lambda name: name == "real pictures")
     if entries:
-        columns = min(len(order), 6)
+        longest = max(map(len, order))
+        columns = max(1, min(len(order), 6, int(WIDTH / (0.55 + 0.075 * longest))))  # inches of a line and of a letter
         figure.legend([entries[n] for n in order], order, loc="outside upper center", ncols=columns, columnspacing=1.6)
 
 

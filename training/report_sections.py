@@ -104,9 +104,9 @@ def _metric_blocks(report: dict, metric: str) -> list[Block]:
     """A metric's table with what is to be said of it."""
     told, floor = report["metrics"][metric], report[metric]["floor"]
     words = [told["about"], BEST.get(told["better"], "")]
-    if told["distance"] and metric == report["main"]:
-        known = f" ({number(floor)})" if floor else " (not measured)"
-        words.append(f"In brackets: as a multiple of the floor{known}, the distance of real pictures from others.")
+    if told["distance"] and metric == report["main"] and floor:
+        known = f"the floor ({number(floor)}), the distance of real pictures from others"
+        words.append(f"In brackets: as a multiple of {known}.")
     differences = difference_table(report, metric)
     return [
         Paragraph(" ".join(filter(None, words))),

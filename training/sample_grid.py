@@ -14,7 +14,7 @@ from .plot_style import DPI, WIDTH, save, styled
 
 TOP, GAP, HAIR = 52, 26, 6  # pixels: for the heads, between cells, between the pictures of a cell
 LETTER = 19  # pixels that a letter of a label takes at most
-LONGEST = 22  # letters of a label's line; longer ones are cut
+LONGEST = 24  # letters of a label's line; longer ones are cut
 
 Pictures = np.ndarray | Sequence[Path]
 
@@ -39,6 +39,9 @@ def sample_grid(
     sizes = {size for (name, _), images in cells.items() for size in _sizes(images, name)}
     if len(sizes) != 1:
         raise ValueError(f"a grid needs pictures, all of one size; got sizes {sorted(sizes)}")
+    most = max(len(images) for images in cells.values())
+    columns = min(columns, most)
+    lines = min(lines, math.ceil(most / columns))
     (height, width), names, steps = sizes.pop(), list(rows), sorted({n for _, n in cells})
     left = GAP + LETTER * max(len(line) for name in rows for line in _lines(name))
     room = (WIDTH * DPI - left) / len(steps) - GAP - (columns - 1) * HAIR

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from training.bootstrap import frechet_difference, frechet_influence, frechet_interval, mean_interval, paired_interval
+from training.evaluation.distances import Gaussian
 from training.metrics import frechet_distance
 
 # -- means ---------------------------------------------------------------------------------------------------------
@@ -55,6 +56,7 @@ def test_unlike_numbers_of_prompts_are_refused():
 
 D = 12
 COVARIANCE = np.diag(np.linspace(1, 0.2, D) ** 2)
+REAL = Gaussian(np.zeros(D), COVARIANCE, None)
 
 
 def draw(rng, n, scale=1.2, shift=0.1):
@@ -64,7 +66,7 @@ def draw(rng, n, scale=1.2, shift=0.1):
 def test_the_distance_is_that_of_the_metric():
     rng = np.random.default_rng(0)
     rows, real = draw(rng, 300), draw(rng, 200, 1.0, 0.0)
-    distance, influence = frechet_influence(rows, real.mean(0), np.cov(real, rowvar=False))
+    distance, influence = frechet_influence(rows, Gaussian(real.mean(0), np.cov(real, rowvar=False), 200))
     assert distance == pytest.approx(frechet_distance(rows, real), rel=1e-9)
     assert influence.mean() == pytest.approx(0, abs=1e-12)
 
@@ -73,7 +75,7 @@ def test_a_rows_influence_is_the_derivative_towards_it():
     """Against finite differences: the distance with one row's weight raised by ε."""
     rng = np.random.default_rng(0)
     rows = draw(rng, 60)
-    _, influence = frechet_influence(rows, np.zeros(D), COVARIANCE)
+    _, influence = frechet_influence(rows, REAL)
 
     def distance(weights):
         """Of weighted rows, with the unbiased covariance's factor n/(n − 1) held."""
@@ -93,7 +95,7 @@ def test_shifted_means_alone_give_the_normal_interval():
     """With equal covariances FD is ‖δ‖² to first order: standard error 2‖δ‖σ/√n along δ."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(20_000, 3)) + [2.0, 0, 0]
-    low, high = frechet_interval(rows, np.zeros(3), np.eye(3))
+    low, high = frechet_interval(rows, Gaussian(np.zeros(3), np.eye(3), None))
     assert high - low == pytest.approx(2 * 1.96 * 2 * 2.0 / np.sqrt(20_000), rel=0.1)
     assert low < 4.0 < high
 
@@ -103,11 +105,11 @@ def test_intervals_hold_the_distance_expected_of_as_many_pictures(scale, shift):
     rng = np.random.default_rng(0)
 
     def distance(rows):
-        return frechet_influence(rows, np.zeros(D), COVARIANCE)[0]
+        return frechet_influence(rows, REAL)[0]
 
     expected = np.mean([distance(draw(rng, 200, scale, shift)) for _ in range(300)])
     found = [draw(rng, 200, scale, shift) for _ in range(150)]
-    ends = [frechet_interval(rows, np.zeros(D), COVARIANCE, resamples=300) for rows in found]
+    ends = [frechet_interval(rows, REAL, resamples=300) for rows in found]
     assert np.mean([low <= expected <= high for low, high in ends]) >= 0.93  # too wide rather than too short
     width = np.mean([high - low for low, high in ends]) / (2 * 1.96)
     assert width / np.std([distance(rows) for rows in found]) < 1.6  # and not by much
@@ -118,27 +120,27 @@ def test_a_paired_difference_of_distances_is_narrower_than_the_two_intervals():
     shared = rng.normal(size=(400, D))
     a = 0.3 + (1.2 * shared + 0.2 * rng.normal(size=(400, D))) @ np.sqrt(COVARIANCE)
     b = 0.2 + (1.2 * shared + 0.2 * rng.normal(size=(400, D))) @ np.sqrt(COVARIANCE)
-    difference, (low, high) = frechet_difference(a, b, np.zeros(D), COVARIANCE)
-    ends = [frechet_interval(rows, np.zeros(D), COVARIANCE) for rows in (a, b)]
+    difference, (low, high) = frechet_difference(a, b, REAL)
+    ends = [frechet_interval(rows, REAL) for rows in (a, b)]
     assert low <= difference <= high and low > 0
     assert high - low < 0.5 * sum(end[1] - end[0] for end in ends) / np.sqrt(2)
 
 
 def test_fewer_pictures_than_features_still_have_an_interval():
     rows = draw(np.random.default_rng(0), 8)
-    distance, _ = frechet_influence(rows, np.zeros(D), COVARIANCE)
-    low, high = frechet_interval(rows, np.zeros(D), COVARIANCE)
+    distance, _ = frechet_influence(rows, REAL)
+    low, high = frechet_interval(rows, REAL)
     assert np.isfinite([low, high]).all() and low <= distance <= high
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (np.zeros((1, D)), "at least two finite rows"),
-        (np.full((5, D), np.nan), "at least two finite rows"),
-        (np.zeros((5, 3)), "features have 3 columns, mean and covariance 12"),
+        (np.zeros((1, D)), "at least two pictures"),
+        (np.full((5, D), np.nan), "features are not finite"),
+        (np.zeros((5, 3)), "of 12 features, the pictures' network has 3"),
     ],
 )
 def test_features_that_do_not_fit_are_refused(rows, message):
     with pytest.raises(ValueError, match=message):
-        frechet_interval(rows, np.zeros(D), COVARIANCE)
+        frechet_interval(rows, REAL)

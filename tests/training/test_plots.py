@@ -227,6 +227,12 @@ def test_a_file_that_is_no_picture_is_named(tmp_path, content):
         sample_grid({"a": {4: [tmp_path / "cut.png"]}}, tmp_path / "grid.png")
 
 
+def test_a_grid_is_no_larger_than_its_fullest_cell(tmp_path):
+    sample_grid({"a": {4: pictures(0.0, n=3)}}, tmp_path / "three.png", columns=3, lines=1)
+    sample_grid({"a": {4: pictures(0.0, n=3)}}, tmp_path / "ten.png", columns=5, lines=2)
+    assert (tmp_path / "three.png").read_bytes() == (tmp_path / "ten.png").read_bytes()
+
+
 def test_long_names_are_cut(tmp_path):
     sample_grid({"a-name-without-end-" * 20 + ", γ = 0.2": {4: pictures(0.0)}}, tmp_path / "grid.png")
     assert 128 in levels(assert_png(tmp_path / "grid.png", height=range(100, 1000)))

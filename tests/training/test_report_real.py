@@ -7,7 +7,8 @@ from report_figures import AS_IN_THE_PAPER, OWN, STEPS, measured, real_model
 
 from training.catalogue import Method, Metric, known
 from training.claims import claims
-from training.plots import metric_against_gamma, metric_against_steps
+from training.plot_style import LIGHT, styled
+from training.plots import metric_against_gamma, metric_against_steps, steps_figure
 from training.report import Results, summary, to_json, to_markdown, write_report
 
 
@@ -217,3 +218,13 @@ def test_twenty_loras_can_be_told_apart():
     styles = method_styles(to_json(results))
     looks = {tuple(str(style.get(key)) for key in ("color", "marker", "linestyle")) for style in styles.values()}
     assert len(looks) == len(loras) >= len(STEPS)
+
+
+def test_an_odd_number_of_panels_leaves_none_empty_and_long_names_keep_their_gamma():
+    report = to_json(real_model(tcd="a-name-that-goes-on-" * 5))
+    report["metrics"] = {name: report["metrics"][name] for name in ("fid", "kid", "complexity")}
+    with styled(LIGHT):
+        figure = steps_figure(report, LIGHT)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["FID", "KID", "Image complexity"]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "a-name-that-goes-on-a-name-tha…, γ = 0.2" in names and max(map(len, names)) <= 40

@@ -32,6 +32,7 @@ from .weights import Weights
 
 SETTINGS = "settings.json"  # what the pictures follow from
 FIGURES = "measured.json"
+SHOWN = 10  # pictures of each set in the sample grid, of the first prompts
 LIBRARIES = ("tcd-toolkit", "torch", "diffusers", "transformers", "accelerate", "numpy", "pillow")
 LIBRARIES += ("torch-fidelity", "torchmetrics", "torchvision")
 
@@ -289,23 +290,24 @@ def _collected(opened: Opened, judging: Judging) -> Measured:
 
 def _write(opened: Opened, measured: Measured) -> None:
     measured.save(opened.folder / FIGURES)
-    _report(opened.folder, measured)
+    _report(opened, measured)
     for name, why in measured.left_out.items():
         print(f"{name} is left out: {why}")
     for note in measured.notes:
         print(f"Note: {note}")
     print("\n".join(table(measured)))
-    print(f"Figures in {opened.folder / FIGURES}")
+    print(f"Figures in {opened.folder / FIGURES}, report in {opened.folder / 'report.html'}")
 
 
-def _report(folder: Path, measured: Measured) -> None:
+def _report(opened: Opened, measured: Measured) -> None:
     """results.json, the report, and its pictures."""
     from .. import plots, report, sample_grid
 
-    results = to_results(measured)
+    folder, results = opened.folder, to_results(measured)
+    results.shown["samples.png"] = [prompt.text for prompt in opened.prompts[:SHOWN]]
     results.save(folder / "results.json")
     drawn = [folder / "samples.png"]
-    sample_grid.sample_grid(sample_files(measured, folder), drawn[0])
+    sample_grid.sample_grid(sample_files(measured, folder, SHOWN), drawn[0])
     data = report.to_json(results)
     for name in ("metric_against_steps", "metric_against_gamma"):
         if getattr(plots, name)(data, folder / f"{name}.png"):

@@ -10,10 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..bootstrap import mean_interval, paired_interval
 from ..disk import write_atomically
 from . import costs
 from .cells import Cell, Method
@@ -23,7 +25,6 @@ from .judging import DIVERSITY, Judging
 
 MEANS = ("image_reward", "pick_score", "clip_score", "hps", "aesthetic", "complexity")
 METRICS = ("fid", "kid", *MEANS, DIVERSITY)
-RESAMPLES = 1000  # of the prompts, for a mean's interval
 Interval = tuple[float, float]
 
 
@@ -35,6 +36,17 @@ class Figures:
     values: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, Interval] = field(default_factory=dict)
     cost: dict[str, float | None] = field(default_factory=dict)
+
+
+class Difference(NamedTuple):
+    """method − other on the same prompts, each at its own gamma, with its 95 % interval."""
+
+    metric: str
+    method: str
+    other: str
+    steps: int
+    difference: float
+    interval: Interval
 
 
 @dataclass
@@ -55,6 +67,7 @@ class Measured:
     pictures: int
     methods: list[Method]
     figures: list[Figures] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     floors: dict[str, float] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -66,13 +79,6 @@ class Measured:
     def save(self, path: Path) -> None:
         """Write it all as JSON."""
         write_atomically(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
-
-
-def mean_interval(values: np.ndarray, resamples: int = RESAMPLES) -> Interval:
-    """95 % interval of the mean of one value per prompt, by resampling the prompts; no chance from call to call."""
-    draw = np.random.default_rng(0)
-    means = [values[draw.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
-    return tuple(float(end) for end in np.quantile(means, (0.025, 0.975)))
 
 
 def distances(judging: Judging, wanted: Sequence[str]) -> None:
@@ -123,7 +129,8 @@ def collect(judging: Judging, wanted: Sequence[str], measured: Measured) -> None
             if name in wanted and name in judging.sources and judging.path(cell.name, name).is_file():
                 scores = judging.scores(cell, name)
                 figures.values[name] = float(scores.mean())
-                figures.intervals[name] = mean_interval(scores)
+                if len(scores) > 1:
+                    figures.intervals[name] = mean_interval(scores)
         batches = costs.read(judging.folder / "costs", cell.name)
         figures.cost = costs.summed(batches, measured.pictures)
         if broken := sum(len(batch.broken) for batch in batches):
@@ -132,9 +139,34 @@ def collect(judging: Judging, wanted: Sequence[str], measured: Measured) -> None
                 "overflowed) and stand as grey."
             )
         measured.figures.append(figures)
+    measured.differences += _differences(judging, [name for name in (*MEANS, DIVERSITY) if name in measured.sources])
     if judging.reference and judging.reference.pictures and "complexity" in wanted:
         real = judging.path(judging.reference_name, "complexity")
         measured.floors["complexity"] = float(np.concatenate([*_parts(real)]).mean())
+
+
+def _differences(judging: Judging, names: Sequence[str]) -> list[Difference]:
+    """The first TCD student against every other method, each at its own gamma: of the same prompts and seeds."""
+    own: dict[tuple[str, int], list[Cell]] = {}
+    for cell in judging.cells:
+        if cell.gamma == cell.method.gamma:
+            own.setdefault((cell.method.name, cell.steps), []).append(cell)
+    ours = next((cell.method.name for cell in judging.cells if cell.method.role == "tcd"), None)
+    found = []
+    for name in names:
+        for (other, steps), theirs in own.items():
+            mine = own.get((ours, steps), [])
+            a, b = (_of_prompts(judging, cells, name) for cells in (mine, theirs))
+            if other != ours and a is not None and b is not None and len(a) > 1:
+                difference, interval = paired_interval(a, b)
+                found.append(Difference(name, ours, other, steps, difference, interval))
+    return found
+
+
+def _of_prompts(judging: Judging, cells: Sequence[Cell], name: str) -> np.ndarray | None:
+    """A value for each prompt: the mean over the seeds that have one; None where there is none."""
+    scores = [judging.scores(cell, name) for cell in cells if judging.path(cell.name, name).is_file()]
+    return np.mean(scores, axis=0) if scores else None
 
 
 def _parts(path: Path):
@@ -182,10 +214,12 @@ def to_results(measured: Measured):
             results.add(name, cell.method.name, cell.steps, value, 0, cell.seed, cell.gamma, of.intervals.get(name))
         if cell.gamma == cell.method.gamma and of.cost:
             results.add_cost(cell.method.name, cell.steps, measured.pictures, **of.cost)
+    for difference in measured.differences:
+        results.add_difference(*difference)
     return results
 
 
-def sample_files(measured: Measured, folder: Path, count: int = 10) -> dict[str, dict[int, list[Path]]]:
+def sample_files(measured: Measured, folder: Path, count: int) -> dict[str, dict[int, list[Path]]]:
     """Method's title → steps → its first pictures' files, at its own gamma, from the first seed: for a sample grid."""
     rows: dict[str, dict[int, list[Path]]] = {}
     for of in measured.figures:

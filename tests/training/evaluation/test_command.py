@@ -12,6 +12,9 @@ from training_support.commands import at, wait_for
 from training_support.evaluations import PROMPTS, SIDE, words, write_inception
 from training_support.processes import launch
 
+from training.evaluate import main
+from training.report_file import read_report
+
 COUNT, SETS = len(PROMPTS), 6
 
 
@@ -61,7 +64,7 @@ def figures(folder: Path) -> dict:
 
 
 def pictures(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.glob("*/**/*.png")}
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in (folder / "pictures").rglob("*.png")}
 
 
 def test_an_evaluation_has_every_picture_and_every_figure(whole):
@@ -83,6 +86,31 @@ def test_an_evaluation_has_every_picture_and_every_figure(whole):
     assert "FID is of 5 pictures only" in (whole / "report.html").read_text()
     files = {path.suffix for path in whole.rglob("*") if path.is_file()}
     assert files == {".png", ".npy", ".json", ".jsonl", ".md", ".html"}  # nothing half-written, no lock
+
+
+def test_the_report_has_tables_intervals_differences_and_costs(whole):
+    report, found = read_report(whole), figures(whole)
+    assert report["main"] == "fid" and set(report["metrics"]) == {"fid", "kid", "complexity"}
+    for of in found["figures"]:
+        name, gamma = of["cell"]["method"]["name"], of["cell"]["gamma"]
+        row = report["gamma_sweep"][f"{gamma:g}"] if gamma is not None else None
+        steps = str(of["cell"]["steps"])
+        cell = row[steps]["fid"] if row else report["fid"][name][steps]
+        assert (cell["mean"], cell["interval"]) == (of["values"]["fid"], of["intervals"]["fid"])
+    ((first, second),) = [[d for d in report["differences"] if d["metric"] == "complexity"]]
+    assert (first["method"], first["other"], first["steps"], second["steps"]) == ("mine", "ddim", 1, 2)
+    means = (report["complexity"][name]["1"]["mean"] for name in ("mine", "ddim"))
+    assert first["mean"] == pytest.approx(next(means) - next(means))
+    assert report["costs"]["ddim"]["2"]["evaluations"] == 4 and report["costs"]["mine"]["2"]["pictures"] == COUNT
+    html = (whole / "report.html").read_text(encoding="utf-8")
+    assert all(f"<li>{prompt}</li>" in html for prompt in PROMPTS)
+    assert html.count("<img") == 3 and "What generating took" in html
+
+
+def test_an_evaluation_is_compared_with_itself(whole, capsys):
+    assert main(["--compare", str(whole), str(whole)]) == 0
+    text = capsys.readouterr().out
+    assert "mine, γ = 0.2: B − A" in text and "better" not in text.partition("## ")[2].replace("is better", "")
 
 
 def test_the_distances_are_those_of_the_pictures(whole, real):
@@ -114,7 +142,7 @@ def test_the_distances_are_those_of_the_pictures(whole, real):
 
 
 def test_done_again_it_makes_no_picture_and_reports_the_same(commands, asked, whole):
-    before = {path: path.stat().st_mtime_ns for path in whole.glob("*/**/*.png")}
+    before = {path: path.stat().st_mtime_ns for path in (whole / "pictures").rglob("*.png")}
     expected = figures(whole)
     done = commands.run(*asked(whole), cwd=whole.parent, module="evaluate")
     assert done.status == 0 and "30 pictures of 6 sets" in done.out and "30 of them there already" in done.out, done
