@@ -154,6 +154,7 @@ METRICS = {
     ),
 }
 DIGITS = ("fd", "fd_pixels", "accuracy", "complexity")
+SHAPES = ("fd", "attributes", "complexity")
 
 SOLVERS = {
     "euler": Method("Euler", "solver", role="euler"),

@@ -13,7 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from .cli import Command, parse
-from .opening import EMBEDDED, check, keep_recipe, open_folder, resumed_folder, stored_recipe
+from .opening import check, keep_recipe, open_folder, resumed_folder, stored_recipe
+from .recipe import EMBEDDED
 
 SAVING = (
     "Close what else uses it, or begin a run that needs less: --memory.gradient_checkpointing, a smaller "
@@ -25,7 +26,7 @@ SAVING = (
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; the exit status: 0 done, 1 failed, 130 interrupted, 2 (by `parse`) a bad command line."""
     command = parse(argv)
-    _quiet(offline=command.recipe.family == EMBEDDED)
+    _quiet(offline=command.recipe.family in EMBEDDED)
     import torch
 
     from .checkpoint import CheckpointError
@@ -105,8 +106,8 @@ def run(command: Command) -> None:
 
 
 def _origin(recipe, folder: Path, resumed: bool, main: bool):
-    """What a pretrained model's run began with, once its model is known to be that; None for the embedded family."""
-    if recipe.family == EMBEDDED:
+    """What a pretrained model's run began with, once its model is known to be that; None for an embedded family."""
+    if recipe.family in EMBEDDED:
         return None
     from . import families
     from .origin import Origin
@@ -134,7 +135,7 @@ def hooks(recipe, accelerator):
     """Who looks on while students are trained: for pretrained models grids, trackers, LoRAs at checkpoints."""
     from contextlib import nullcontext
 
-    if recipe.family == EMBEDDED:
+    if recipe.family in EMBEDDED:
         return lambda *_: nullcontext(())
     from .pretrained import watching
 
@@ -143,7 +144,7 @@ def hooks(recipe, accelerator):
 
 def end(recipe, folder: Path, parts: list[tuple[int, Path]], comfyui: Path | None) -> None:
     """What a trained run ends with: measured and drawn, or of a pretrained model its report and ComfyUI's files."""
-    if recipe.family == EMBEDDED:
+    if recipe.family in EMBEDDED:
         from .evaluate import evaluate
 
         evaluate(folder, folder)

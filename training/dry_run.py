@@ -27,7 +27,7 @@ from .memory_arithmetic import CAPTIONS, Need, drawing_need, encoding_needs
 from .objective import TrajectoryDistillation
 from .phases import student_phases
 from .random_data import RandomData, bytes_per_caption
-from .recipe import Recipe
+from .recipe import EMBEDDED, Recipe
 from .teacher_pairs import distillation, kept_bytes
 from .timed_step import Step, n_bytes_of, one_step, share_of
 
@@ -39,8 +39,8 @@ def dry_run(recipe: Recipe, accelerator: Accelerator) -> str:
         ModelError, DataError: the model or the data can't be used.
         ValueError: 8-bit optimiser without bitsandbytes; a recipe that doesn't go with the model.
     """
-    if recipe.family == "digits":
-        return _of_digits(recipe)
+    if recipe.family in EMBEDDED:
+        return _of_embedded(recipe)
     family = families.build(recipe)
     family.device = accelerator.device
     plan, cache = _planned(family)
@@ -62,7 +62,7 @@ def dry_run(recipe: Recipe, accelerator: Accelerator) -> str:
     )
 
 
-def _of_digits(recipe: Recipe) -> str:
+def _of_embedded(recipe: Recipe) -> str:
     phases = ", ".join(phase.name for phase in student_phases(recipe))
     teacher, student = recipe.teacher, recipe.training
     return (

@@ -219,7 +219,8 @@ def draw(report: dict, pictures: dict, folder: Path) -> list[Path]:
     from . import plots, sample_grid
 
     rows = {told["title"]: pictures[method] for method, told in report["methods"].items() if method in pictures}
-    sample_grid.sample_grid(rows, folder / "samples.png", invert=True)
+    ink_on_paper = report["recipe"]["family"] == "digits"
+    sample_grid.sample_grid(rows, folder / "samples.png", invert=ink_on_paper)
     drawn = [folder / "samples.png"]
     for name in ("metric_against_steps", "metric_against_gamma", "loss_curve"):
         if getattr(plots, name)(report, folder / f"{name}.png"):

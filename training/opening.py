@@ -7,10 +7,9 @@ from pathlib import Path
 
 from .cli import Command
 from .disk import check_writable, write_atomically
-from .recipe import Recipe, dump_toml, load_recipe, recipe_hash, replaced
+from .recipe import EMBEDDED, Recipe, dump_toml, load_recipe, recipe_hash, replaced
 from .run_folder import OUTPUTS, RECIPE, claim, newest_unfinished, resume
 
-EMBEDDED = "digits"  # the family that trains its own teacher and is measured at its run's end
 LOCATIONS = {  # fields that say where something is: it may have been moved, if it is the same
     "model": ("path", "config", "vocabulary"),
     "data": ("images", "shards", "prompts", "cache"),
@@ -73,7 +72,7 @@ def stored_recipe(folder: Path) -> Recipe:
 
 def moved(stored: Recipe, given: Recipe) -> Recipe:
     """A run's recipe with the places of model and data that a command line gives; see `origin` for what is there."""
-    if stored.family == EMBEDDED:
+    if stored.family in EMBEDDED:
         return stored
     sections = {name: getattr(given, name).model_dump(include=set(fields)) for name, fields in LOCATIONS.items()}
     return replaced(stored, **sections)
@@ -91,9 +90,9 @@ def keep_recipe(folder: Path, recipe: Recipe) -> None:
 
 def check(recipe: Recipe, comfyui: Path | None = None, processes: int = 1) -> None:
     """Refuse now, with an error for people, what would fail only when hours have gone by."""
-    if recipe.family == EMBEDDED:
+    if recipe.family in EMBEDDED:
         if comfyui:
-            raise ValueError(f"--comfyui: ComfyUI has no models of the family {EMBEDDED}, leave it out")
+            raise ValueError(f"--comfyui: ComfyUI has no models of the family {recipe.family}, leave it out")
         return
     from .pretrained import check
 
@@ -102,7 +101,7 @@ def check(recipe: Recipe, comfyui: Path | None = None, processes: int = 1) -> No
 
 def disk_needed(recipe: Recipe) -> int:
     """An upper estimate of what a run writes, in bytes: weights with their optimiser state, twice for a checkpoint."""
-    if recipe.family != EMBEDDED:  # the cache tells its own
+    if recipe.family not in EMBEDDED:  # the cache tells its own
         from .pretrained import disk_needed as of_pretrained
 
         return of_pretrained(recipe)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from .recipe_fields import (
+    EMBEDDED,
     NUM_TRAIN_TIMESTEPS,
     Checkpoint,
     EndTimes,
@@ -36,6 +37,7 @@ else:
     import tomli as tomllib
 
 __all__ = [
+    "EMBEDDED",
     "NUM_TRAIN_TIMESTEPS",
     "Checkpoint",
     "EndTimes",
@@ -107,7 +109,7 @@ def check_complete(recipe: Recipe) -> None:
     Raises:
         RecipeError: a pretrained family without its model or data, or with fields that don't go with it.
     """
-    if recipe.family == "digits":
+    if recipe.family in EMBEDDED:
         return
     wrong = []
     if not recipe.model.path:

@@ -14,6 +14,8 @@ from pydantic import Field, field_validator, model_validator
 from .recipe_model_fields import Data, Memory, Model, Validation
 from .recipe_section import NUM_TRAIN_TIMESTEPS, Count, Section, Share
 
+EMBEDDED = ("digits", "shapes")  # the families that train their own teacher and are measured at their run's end
+
 
 class Teacher(Section):
     """The teacher φ of the embedded families, which is trained first."""
@@ -179,7 +181,7 @@ class Recipe(Section):
     """Everything that determines a run."""
 
     name: str = Field("digits", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="the run's folder and file names")
-    family: Literal["digits", "sd15", "sd21", "sd21v", "sdxl"] = Field("digits", description="kind of model")
+    family: Literal["digits", "shapes", "sd15", "sd21", "sd21v", "sdxl"] = Field("digits", description="kind of model")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of weights, batches, times and noise")
     training_seeds: int = Field(1, ge=1, le=16, description="whole runs, at seed, seed + 1, …")
     baseline: bool = Field(True, description="also train LCM, on the same budget: lower_share 1, TCF(1)")

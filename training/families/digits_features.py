@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .classifiers import convolution, train_classifier
+
 FEATURES = 32
 SEEDS = (0, 1, 2, 3)
 _STEPS, _BATCH, _LR = 800, 64, 2e-3
@@ -24,11 +26,11 @@ class DigitClassifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *_convolution(1, 32),
-            *_convolution(32, 32),
+            *convolution(1, 32),
+            *convolution(32, 32),
             nn.MaxPool2d(2),
-            *_convolution(32, 64),
-            *_convolution(64, 64),
+            *convolution(32, 64),
+            *convolution(64, 64),
             nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Dropout(0.3),
@@ -59,23 +61,12 @@ def accuracy(scores: Sequence[Tensor], labels: Tensor) -> float:
     return (sum(scores).argmax(1) == labels).float().mean().item()
 
 
-def _convolution(before: int, after: int) -> list[nn.Module]:
-    return [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
-
-
 def _train(pictures: Tensor, labels: Tensor, seed: int) -> DigitClassifier:
     """One of them, on the pictures as they are."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = DigitClassifier().train().to(memory_format=torch.channels_last)  # twice as fast on a CPU
-        optimizer = torch.optim.AdamW(model.parameters(), lr=_LR, weight_decay=1e-2, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=_STEPS)
-        for _ in range(_STEPS):
-            rows = torch.randint(len(labels), (_BATCH,))
-            functional.cross_entropy(model(pictures[rows]), labels[rows]).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-    model.eval().requires_grad_(False)
+
+    def loss(model: DigitClassifier, rows: Tensor) -> Tensor:
+        return functional.cross_entropy(model(pictures[rows]), labels[rows])
+
+    model = train_classifier(DigitClassifier, loss, len(labels), seed, steps=_STEPS, batch=_BATCH, lr=_LR)
     model.scale = model.read(pictures)[0].var(0).mean().sqrt()  # the training features' variances are 1 on average
     return model
