@@ -161,6 +161,11 @@ SOLVERS = {
     "ddim": Method("DDIM", "solver", role="ddim"),
     "dpmpp_2s": Method("DPM++(2S)", "solver", role="dpmpp_2s"),
 }
+FORMS = Group(
+    "Forms of the trajectory consistency function",
+    "Columns are network evaluations, of which TCF(2) takes two a step. Students had the same optimiser steps and "
+    "batches, twice the work for TCF(2); the end times of TCF(2) and TCF(S+) are drawn.",
+)
 FORM_TITLES = {"tcf1": "TCF(1)", "tcf2": "TCF(2)", "tcf_s_plus": "TCF(S+)"}
 
 
@@ -170,19 +175,18 @@ def known(*names: str, **sources: str) -> dict[str, Metric]:
 
 
 def distilled_methods(gamma: float) -> dict[str, Method]:
-    """What a distillation is measured by: solvers on the teacher, LCM, TCD, and students of each form."""
-    students = {
+    """What every distillation is measured by: solvers on the teacher, LCM, TCD."""
+    return SOLVERS | {
         "lcm": Method("LCM", "student", LCM_GAMMA, "lcm"),
         "tcd": Method("TCD", "student", gamma, "tcd"),
     }
-    forms = {form: Method(title, "student", gamma, group="forms") for form, title in FORM_TITLES.items()}
-    return SOLVERS | students | forms
+
+
+def distilled_forms(gamma: float) -> dict[str, Method]:
+    """Students of each form."""
+    return {form: Method(title, "student", gamma, group="forms") for form, title in FORM_TITLES.items()}
 
 
 def distilled_groups(form: str = "tcf1") -> dict[str, Group]:
     """The table of forms; ``form``: of the run's own TCD student."""
-    about = (
-        "Columns are network evaluations, of which TCF(2) takes two a step. Students had the same optimiser steps and "
-        "batches, twice the work for TCF(2); the end times of TCF(2) and TCF(S+) are drawn."
-    )
-    return {"forms": Group("Forms of the trajectory consistency function", about, form)}
+    return {"forms": replace(FORMS, own=form)}

@@ -163,7 +163,7 @@ def _values(words: list[str], recipe: Recipe) -> dict:
 
 def _unknown(word: str) -> str:
     if word.lower() in ("true", "false"):
-        return f"{word} is no option: a switch takes no value, write --forms or --no_forms, --objective.no_guided"
+        return f"{word} is no option: a switch takes no value, write --baseline or --no_baseline, --objective.no_guided"
     known = [*(n for n, info in fields().items() if not is_section(info)), *_Options.__dataclass_fields__]
     name = word.lstrip("-").partition("=")[0].replace("-", "_")
     return f"{word} is no option{suggestion(name, known, '--')} (all: --help)"

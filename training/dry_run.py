@@ -25,7 +25,7 @@ from .families.encoders import Encoders
 from .loop import passes
 from .memory_arithmetic import CAPTIONS, Need, drawing_need, encoding_needs
 from .objective import TrajectoryDistillation
-from .phases import student_phases
+from .phases import trained_phases
 from .random_data import RandomData, bytes_per_caption
 from .recipe import EMBEDDED, Recipe
 from .teacher_pairs import distillation, kept_bytes
@@ -63,7 +63,7 @@ def dry_run(recipe: Recipe, accelerator: Accelerator) -> str:
 
 
 def _of_embedded(recipe: Recipe) -> str:
-    phases = ", ".join(phase.name for phase in student_phases(recipe))
+    phases = ", ".join(phase.name for phase in trained_phases(recipe))
     teacher, student = recipe.teacher, recipe.training
     return (
         f"The recipe {recipe.name} downloads nothing and is made for a CPU: minutes, and less than 1 GB of memory.\n"
@@ -189,7 +189,7 @@ def checkpoint_bytes(task: TrajectoryDistillation, step: Step) -> int:
 
 
 def _time(step: Step, recipe: Recipe, accelerator: Accelerator) -> dict[str, str]:
-    runs, steps = recipe.training_seeds * len(student_phases(recipe)), recipe.training.steps
+    runs, steps = recipe.training_seeds * len(trained_phases(recipe)), recipe.training.steps
     anew = min(steps, recipe.objective.pairs or steps)
     total = (step.seconds * anew + step.again * (steps - anew)) * runs
     many = f" × {runs} students" if runs > 1 else ""

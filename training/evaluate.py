@@ -165,10 +165,12 @@ def evaluate(run: Path, folder: Path | None, changed: dict | None = None, make_f
         ValueError: no run there, or one with phases left to do.
     """
     from . import report
+    from .catalogue import distilled_methods
+    from .comparisons import described
     from .distill import seed_folders
     from .measure import Measurement
     from .opening import stored_recipe
-    from .phases import losses, student_phases
+    from .phases import losses, trained_phases
     from .recipe import recipe_hash, replaced
     from .results import Results
     from .run_folder import finished
@@ -178,12 +180,15 @@ def evaluate(run: Path, folder: Path | None, changed: dict | None = None, make_f
     for _, part in parts:
         _check_whole(recipe, part)
     measurement = Measurement(recipe, lambda line: print(f"Measuring {line}", flush=True))
+    methods, groups = described(recipe)
     results = Results(
         recipe.model_dump(mode="json"),
         recipe_hash(recipe),
         len(measurement.judge.labels),
         versions=_versions(),
         metrics=measurement.judge.metrics,
+        methods=distilled_methods(recipe.measure.gamma) | methods,
+        groups=groups,
     )
     for seed, part in parts:
         for phase, seconds in finished(part).items():
@@ -195,7 +200,7 @@ def evaluate(run: Path, folder: Path | None, changed: dict | None = None, make_f
     files = draw(report.to_json(results), measurement.pictures, folder)
     results.save(folder / VALUES)
     written = report.write_report(results, folder, files)
-    artefacts = [phase.artefact(part) for _, part in parts for phase in student_phases(recipe)]
+    artefacts = [phase.artefact(part) for _, part in parts for phase in trained_phases(recipe)]
     print(
         report.summary(results, [*(folder / f"report.{kind}" for kind in ("html", "md", "json")), *files, *artefacts])
     )
@@ -204,10 +209,10 @@ def evaluate(run: Path, folder: Path | None, changed: dict | None = None, make_f
 
 def _check_whole(recipe, part: Path) -> None:
     """Refuse a training seed's folder in which a phase or its artefact is missing."""
-    from .phases import TEACHER, student_phases
+    from .phases import TEACHER, trained_phases
     from .run_folder import finished
 
-    artefacts = {TEACHER: part / TEACHER} | {phase.name: phase.artefact(part) for phase in student_phases(recipe)}
+    artefacts = {TEACHER: part / TEACHER} | {phase.name: phase.artefact(part) for phase in trained_phases(recipe)}
     if missing := [name for name in artefacts if name not in finished(part)]:
         raise ValueError(f"{part} is not finished, {', '.join(missing)} is missing: go on with --resume first")
     if lost := [str(path) for path in artefacts.values() if not path.exists()]:
@@ -218,7 +223,11 @@ def draw(report: dict, pictures: dict, folder: Path) -> list[Path]:
     """The PNGs of a report; those that there are values for."""
     from . import plots, sample_grid
 
-    rows = {told["title"]: pictures[method] for method, told in report["methods"].items() if method in pictures}
+    rows = {
+        told["title"]: pictures[method]
+        for method, told in report["methods"].items()
+        if method in pictures and not told["group"]
+    }
     ink_on_paper = report["recipe"]["family"] == "digits"
     sample_grid.sample_grid(rows, folder / "samples.png", invert=ink_on_paper)
     drawn = [folder / "samples.png"]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from .cli import Command
+from .comparisons import variants
 from .disk import check_writable, write_atomically
 from .recipe import EMBEDDED, Recipe, dump_toml, load_recipe, recipe_hash, replaced
 from .run_folder import OUTPUTS, RECIPE, claim, newest_unfinished, resume
@@ -108,7 +109,7 @@ def disk_needed(recipe: Recipe) -> int:
     width = recipe.teacher.width
     teacher = 4 * 1100 * width**2  # about 1,000 parameters per width², float32
     share = 1.0 if recipe.student.kind == "full" else min(1.0, recipe.student.rank / width)
-    students = 1 + recipe.baseline + 2 * recipe.forms
+    students = 1 + recipe.baseline + len(variants(recipe))
     of_seed = teacher * (1 + share * students) + 5 * teacher * (recipe.checkpoint.keep + 1)
     return int(recipe.training_seeds * of_seed) + 20_000_000
 

@@ -20,46 +20,55 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import checkpoint
+from .catalogue import LCM_GAMMA
 from .checkpoint_lora import averaged_embedding, save_averaged_lora
+from .comparisons import variants
 from .disk import OutputError, write_atomically
 from .families import Family
 from .loop import Curve, Hook, LoopSettings, train
 from .lora_metadata import lora_metadata
 from .objective import TrajectoryDistillation
-from .recipe import Recipe, lcm_baseline, recipe_hash, with_form
+from .recipe import Recipe, lcm_baseline, recipe_hash
 from .run_folder import finished, mark_finished
 from .sharding import mesh_of, network_with
 from .stopping import Stop
 from .teacher_pairs import distillation
 
-FORMS = ("tcf1", "tcf2", "tcf_s_plus")
 TEACHER = "teacher"
 LOSSES = "losses.json"
 TARGET_EMBEDDING = "target_embedding.safetensors"  # beside a fully fine-tuned TCF(S+) network
 
 
 class Phase(NamedTuple):
-    """A student to train: its name, its recipe, the gamma it is meant to be sampled at."""
+    """A student to train: its name, its recipe, the gamma it is meant to be sampled at.
+
+    ``trained``: the name of an earlier student with the same recipe, whose file serves; its own where there is none.
+    """
 
     name: str
     recipe: Recipe
     gamma: float
+    trained: str
 
     def artefact(self, folder: Path) -> Path:
         """Where the student is saved: a LoRA file, or a folder for a fully fine-tuned network."""
-        stem = f"{self.name}_{self.recipe.name}"
+        stem = f"{self.trained}_{self.recipe.name}"
         return folder / (f"{stem}.safetensors" if self.recipe.student.kind == "lora" else stem)
 
 
 def student_phases(recipe: Recipe) -> list[Phase]:
-    """TCD, the LCM baseline and the other forms to compare, as the recipe asks, on equal budgets."""
-    phases = [Phase("tcd", recipe, recipe.measure.gamma)]
+    """TCD, the LCM baseline and the students to compare, as the recipe asks, on equal budgets."""
+    wanted = {"tcd": (recipe, recipe.measure.gamma)}
     if recipe.baseline:
-        phases.append(Phase("lcm", lcm_baseline(recipe), 1.0))
-    if recipe.forms:
-        others = [form for form in FORMS if form != recipe.objective.form]
-        phases += [Phase(form, with_form(recipe, form), recipe.measure.gamma) for form in others]
-    return phases
+        wanted["lcm"] = (lcm_baseline(recipe), LCM_GAMMA)
+    wanted |= {name: (variant, recipe.measure.gamma) for name, variant in variants(recipe).items()}
+    first = {recipe_hash(of): name for name, (of, _) in reversed(wanted.items())}
+    return [Phase(name, of, gamma, first[recipe_hash(of)]) for name, (of, gamma) in wanted.items()]
+
+
+def trained_phases(recipe: Recipe) -> list[Phase]:
+    """Those of `student_phases` that are trained."""
+    return [phase for phase in student_phases(recipe) if phase.trained == phase.name]
 
 
 Hooks = Callable[[TrajectoryDistillation, Phase, Path, int], AbstractContextManager[Sequence[Hook]]]
@@ -91,7 +100,7 @@ def run_phases(
             with _saving(folder / TEACHER):
                 family.save(folder / TEACHER)
         _finish(folder, TEACHER, curve, accelerator)
-    for phase in student_phases(recipe):
+    for phase in trained_phases(recipe):
         if phase.name not in done:
             family.load(folder / TEACHER)
             task = distillation(family, phase.recipe, mesh=mesh_of(phase.recipe, accelerator))

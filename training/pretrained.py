@@ -20,7 +20,7 @@ from .families.unet import LORA_TARGETS
 from .loop import Hook, any_process, check_shares, make_optimizer
 from .models import configs
 from .objective import TrajectoryDistillation
-from .phases import Phase, losses, metadata, student_phases, student_settings
+from .phases import Phase, losses, metadata, student_settings, trained_phases
 from .plots import loss_curve
 from .recipe import Recipe, recipe_hash
 from .run_folder import REPORT, finished
@@ -123,9 +123,9 @@ def finish(recipe: Recipe, folder: Path, parts: Sequence[tuple[int, Path]], comf
         ValueError, OSError: ComfyUI's folders could not be written to; all is trained, --resume tries that again.
     """
     curves = losses(parts[0][1])
-    artefacts = [phase.artefact(part) for _, part in parts for phase in student_phases(recipe)]
+    artefacts = [phase.artefact(part) for _, part in parts for phase in trained_phases(recipe)]
     done = [finished(part) for _, part in parts]
-    seconds = {phase.name: sum(of_part[phase.name] for of_part in done) for phase in student_phases(recipe)}
+    seconds = {phase.name: sum(of_part[phase.name] for of_part in done) for phase in trained_phases(recipe)}
     earlier = _earlier_loras(recipe, parts)
     report = {
         "version": 1,
@@ -153,7 +153,7 @@ def _earlier_loras(recipe: Recipe, parts: Sequence[tuple[int, Path]]) -> list[Pa
     goes, as does what a killed process left half written."""
     kept = []
     for part in (part / "checkpoints" for _, part in parts):
-        for stem in (phase.artefact(part).stem for phase in student_phases(recipe)):
+        for stem in (phase.artefact(part).stem for phase in trained_phases(recipe)):
             for path in [
                 *part.glob(f".{stem}_step_*.tmp"),
                 part / f"{stem}_step_{recipe.training.steps:08d}.safetensors",

@@ -185,7 +185,9 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of weights, batches, times and noise")
     training_seeds: int = Field(1, ge=1, le=16, description="whole runs, at seed, seed + 1, …")
     baseline: bool = Field(True, description="also train LCM, on the same budget: lower_share 1, TCF(1)")
-    forms: bool = Field(False, description="also train TCF(2) and TCF(S+), on the same budget")
+    comparisons: tuple[Literal["forms", "weights", "end_times", "segments", "guidance"], ...] = Field(
+        (), description="tables of more students, each trained on the same budget as TCD, differing in one thing"
+    )
     teacher: Teacher = Field(Teacher(), description=Teacher.__doc__)
     student: Student = Field(Student(), description=Student.__doc__)
     objective: Objective = Field(Objective(), description=Objective.__doc__)

@@ -51,9 +51,11 @@ def expected(info: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(of)}"
     if get_origin(kind) is tuple:
+        choices = get_args(of[0]) if get_origin(of[0]) is Literal else ()
         item = get_args(of[0])[0] if get_args(of[0]) else of[0]
         many = "one or more" if any(isinstance(m, MinLen) for m in info.metadata) else "any number of"
-        return ", ".join(filter(None, [f"{many} {_PLURALS[item]}", limits(info)]))
+        of_what = f"of {', '.join(choices)}" if choices else _PLURALS[item]
+        return ", ".join(filter(None, [f"{many} {of_what}".replace("of of", "of"), limits(info)]))
     if kind is str and any(getattr(m, "pattern", None) for m in info.metadata):
         return _NAME
     return ", ".join(filter(None, [_KINDS[kind], limits(info)])).replace("number, in", "number in")

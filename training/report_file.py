@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
-from .catalogue import DIGITS, Group, Method, Metric, distilled_groups, distilled_methods, known
+from .catalogue import DIGITS, Group, Method, Metric, distilled_forms, distilled_groups, distilled_methods, known
 
 
 class CellShape(BaseModel):
@@ -113,7 +113,8 @@ def _completed(report: dict) -> dict:
         return report
     recipe = report["recipe"]
     groups = distilled_groups(recipe.get("objective", {}).get("form", "tcf1")) if report.get("forms") else {}
-    methods = distilled_methods(float(recipe["measure"]["gamma"]))
+    gamma = float(recipe["measure"]["gamma"])
+    methods = distilled_methods(gamma) | distilled_forms(gamma)
     return {
         "title": "",
         "about": "",

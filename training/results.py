@@ -15,7 +15,17 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from .catalogue import DIGITS, LCM_GAMMA, Group, Method, Metric, distilled_groups, distilled_methods, known
+from .catalogue import (
+    DIGITS,
+    LCM_GAMMA,
+    Group,
+    Method,
+    Metric,
+    distilled_forms,
+    distilled_groups,
+    distilled_methods,
+    known,
+)
 from .disk import write_atomically
 
 __all__ = ["LCM_GAMMA", "Cell", "Cost", "Group", "Key", "Method", "Metric", "Pair", "Results", "aggregate"]
@@ -105,7 +115,7 @@ class Results:
         if "gamma" not in self.recipe.get("measure", {}):
             raise ValueError("the recipe has no measure.gamma: give the resolved recipe, with every field filled in")
         if not self.methods:
-            self.methods.update(distilled_methods(self.gamma))
+            self.methods.update(distilled_methods(self.gamma) | distilled_forms(self.gamma))
             self.groups.update(distilled_groups(self.recipe.get("objective", {}).get("form", "tcf1")) | self.groups)
         if not self.main:
             object.__setattr__(self, "main", next(iter(self.metrics)))

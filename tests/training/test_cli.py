@@ -44,9 +44,11 @@ def test_fields_are_given_by_dotted_name(words):
 
 def test_lists_switches_choices_and_dashes_for_underscores():
     words = ["--end-times.segments", "8", "4", "2", "1", "--end_times.lower-share", "0.25", "--objective.no_guided"]
-    recipe = parse([*words, "--forms", "--no-baseline", "--student.kind", "full", "--measure.steps=3"]).recipe
+    recipe = parse(
+        [*words, "--comparisons", "forms", "weights", "--no-baseline", "--student.kind", "full", "--measure.steps=3"]
+    ).recipe
     assert recipe.end_times.segments == (8, 4, 2, 1) and recipe.end_times.lower_share == 0.25
-    assert (recipe.objective.guided, recipe.forms, recipe.baseline) == (False, True, False)
+    assert (recipe.objective.guided, recipe.comparisons, recipe.baseline) == (False, ("forms", "weights"), False)
     assert recipe.student.kind == "full" and recipe.measure.steps == (3,)
 
 
@@ -78,7 +80,7 @@ def test_every_field_can_be_given_on_the_command_line():
         (["--resume", "--output", "there"], False, Path("there")),
         (["--resume", "--recipe", "digits"], True, Path("outputs/digits")),
         (["--resume", "--name", "mine"], True, Path("outputs/mine")),
-        (["--resume", "--forms"], True, None),
+        (["--resume", "--comparisons", "forms"], True, None),
         (["--training.lr=0.5", "--resume"], True, None),
     ],
 )
@@ -119,7 +121,7 @@ def test_a_value_after_an_unknown_option_is_not_complained_of(capsys):
 
 
 def test_a_switch_with_a_value_is_told_how_switches_are_written(capsys):
-    assert "write --forms or --no_forms" in refused(capsys, "--objective.guided", "False")
+    assert "write --baseline or --no_baseline" in refused(capsys, "--objective.guided", "False")
 
 
 @pytest.mark.parametrize(

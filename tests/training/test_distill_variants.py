@@ -70,7 +70,7 @@ def test_a_run_of_this_kind_ends_well(commands, tmp_path, words):
 
 
 def test_the_forms_are_compared_on_demand(commands, tmp_path):
-    report = ran(commands, tmp_path, "--forms")
+    report = ran(commands, tmp_path, "--comparisons", "forms")
     assert set(report["forms"]) == {"tcf1", "tcf2", "tcf_s_plus"} and is_finite(report["forms"])
     assert {"tcf2_digits.safetensors", "tcf_s_plus_digits.safetensors"} <= files_in(tmp_path / "run")
 

@@ -27,7 +27,8 @@ else:
     import tomli as tomllib
 
 LEAVES = {name: info for name, info in fields().items() if not is_section(info)}
-OTHER = {  # where the rule of `varied` does not hold
+OTHER = {
+    "comparisons": ("forms",),  # where the rule of `varied` does not hold
     "name": "other",
     "objective.skip": 20,
     "objective.w_min": 0.1,

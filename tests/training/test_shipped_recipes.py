@@ -19,8 +19,11 @@ PASSES = {"sd15": "3 passes of 4", "sd21": "3 passes of 4", "sd21v": "6 passes o
 OWN_SIDE = {"sd15": 512, "sd21": 512, "sd21v": 768, "sdxl": 1024}
 
 
+EMBEDDED = ("digits", "digits-table", "shapes")
+
+
 def test_these_are_all():
-    assert shipped_recipes().keys() == {*RECIPES, "digits", "digits-table"}
+    assert shipped_recipes().keys() == {*RECIPES, *EMBEDDED}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -42,7 +45,7 @@ def test_a_recipe_of_a_pretrained_family_tells_what_it_would_take(name, cats, tm
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("name", ["digits", "digits-table"])
-def test_the_digits_are_told_in_short(name):
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_embedded_families_are_told_in_short(name):
     check_complete(load_recipe(name))
     assert f"The recipe {name} downloads nothing" in dry_run(load_recipe(name), fresh_accelerator())

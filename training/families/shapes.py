@@ -13,14 +13,14 @@ from functools import lru_cache
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..recipe import Recipe
 from .embedded import EmbeddedFamily
 from .shapes_judge import ShapesJudge
 from .shapes_pictures import SIDE, as_floats, draw_pictures
 from .shapes_scenes import attributes, draw_scenes
-from .shapes_text import EMPTY, TextEncoder, tokens
+from .shapes_text import EMPTY, TextEncoder, learn_to_read, tokens
 
 BLOCK = 4
 LATENT = (3 * BLOCK**2, SIDE // BLOCK, SIDE // BLOCK)
@@ -73,6 +73,11 @@ class ShapesFamily(EmbeddedFamily):
             norm_num_groups=32,
         )
         return network, TextEncoder(width)
+
+    def teacher_task(self, recipe: Recipe) -> nn.Module:
+        """The teacher's own training, of an encoder that can read."""
+        learn_to_read(self.tokens, recipe.seed)
+        return super().teacher_task(recipe)
 
     def judge(self) -> ShapesJudge:
         """Measures with captions of held-out scenes, or of validation scenes."""
