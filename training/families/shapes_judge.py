@@ -12,7 +12,7 @@ from .shapes_pictures import as_floats, draw_pictures
 from .shapes_scenes import Scene, attributes, draw_scenes
 from .shapes_text import tokens
 
-PICTURES = 1000  # generated, each of a caption of its own
+PICTURES = 500  # generated, each of a caption of its own
 REAL = 4000  # real scenes compared with
 FLOOR_DRAWS = 5
 _SEED = 1000  # of the scenes compared with, plus 100 for each fold; the draws of the floor come after it
