@@ -98,8 +98,8 @@ def _loss(task: TrajectoryDistillation, accelerator: Accelerator, step: int) -> 
 
 
 def guided_evaluation(family, count: int) -> float:
-    """Seconds of the teacher's second guided evaluation of ``count`` latents, as it draws prompts; its network is on the
-    family's device."""
+    """Seconds of the teacher's second guided evaluation of ``count`` latents, as it draws prompts; its network is
+    on the family's device."""
     _, x, condition, unconditional = send_to_device(family.data(0, count, 0, "drawing"), family.device)
     both = {name: torch.cat([c, unconditional[name]]) for name, c in condition.items()}
     teacher = guided(lambda x, times: family.output(family.network, x, times, both), family.recipe.data.teacher_w)
