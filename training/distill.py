@@ -73,8 +73,10 @@ def run(command: Command) -> None:
             folder, recipe = open_folder(command, process.num_processes)
             stack.enter_context(lock(folder))
             print(f"Writing to {folder}")
+            if origin := _origin(recipe, folder, command.resume):
+                origin.check_model(families.build(recipe))
         folder, recipe = broadcast_object_list([folder, recipe])
-        origin = _origin(recipe, folder, command.resume, process.is_main_process)
+        origin = _origin(recipe, folder, command.resume)
         accelerator = Accelerator(
             cpu=not _has_accelerator(),
             mixed_precision=recipe.training.precision,
@@ -105,17 +107,13 @@ def run(command: Command) -> None:
             accelerator.end_training()
 
 
-def _origin(recipe, folder: Path, resumed: bool, main: bool):
-    """What a pretrained model's run began with, once its model is known to be that; None for an embedded family."""
+def _origin(recipe, folder: Path, resumed: bool):
+    """What a pretrained model's run began with; None for an embedded family."""
     if recipe.family in EMBEDDED:
         return None
-    from . import families
     from .origin import Origin
 
-    origin = Origin(folder, resumed)
-    if main:
-        origin.check_model(families.build(recipe))
-    return origin
+    return Origin(folder, resumed)
 
 
 def _dry_run(command: Command, process) -> None:

@@ -1,15 +1,18 @@
 """``--dry_run``: what a run would take of memory, disk and time, told before it; nothing is written.
 
 Parameters and bytes are counted on the network itself, time on one optimiser step over random latents and conditions of
-the right shapes, so that no cache is needed. Activations are that step's peak: on a GPU measured, on a CPU those of the
-tensors that lived in it. What encoding and drawing take is worked out (`memory_arithmetic`).
+the right shapes, so that no cache is needed; where the teacher draws the pictures, on one evaluation of it as well.
+Activations are that step's peak: on a GPU measured, on a CPU those of the tensors that lived in it. What encoding and
+decoding take of memory is worked out (`memory_arithmetic`).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -29,7 +32,7 @@ from .phases import trained_phases
 from .random_data import RandomData, bytes_per_caption
 from .recipe import EMBEDDED, Recipe
 from .teacher_pairs import distillation, kept_bytes
-from .timed_step import Step, n_bytes_of, one_step, share_of
+from .timed_step import Step, guided_evaluation, n_bytes_of, one_step, share_of
 
 
 def dry_run(recipe: Recipe, accelerator: Accelerator) -> str:
@@ -43,21 +46,24 @@ def dry_run(recipe: Recipe, accelerator: Accelerator) -> str:
         return _of_embedded(recipe)
     family = families.build(recipe)
     family.device = accelerator.device
+    hashing = _hashing(family)
     plan, cache = _planned(family)
     family.load()
     largest = max((row.bucket for row in plan.rows), key=lambda size: size.width * size.height)
+    family.network.to(accelerator.device)
     family.data = RandomData(family, largest)
+    drawing = _drawing(plan, family, accelerator)
     task = distillation(family, recipe).to(accelerator.device)
     step = one_step(task, accelerator)
     return "\n".join(
         [
             f"Dry run of the recipe {recipe.name}; nothing is written.",
-            *_section("model", _model(family, task)),
+            *_section("model", _model(family, task) | hashing),
             *_section("data", _data(plan, recipe, accelerator)),
             *_section(f"memory on the device ({accelerator.device})", _memory(step, task, accelerator)),
             *_section("memory before and beside it, worked out", _memory_besides(family, largest, step)),
             *_section("disk", _disk(task, cache, estimate(plan, bytes_per_caption(family)), step)),
-            *_section("time", _time(step, recipe, accelerator)),
+            *_section("time", _time(step, drawing, recipe, accelerator)),
         ]
     )
 
@@ -70,6 +76,15 @@ def _of_embedded(recipe: Recipe) -> str:
         f"{recipe.training_seeds} × a teacher of {teacher.steps} steps of {teacher.batch} samples, then {phases}: "
         f"{student.steps} steps of {student.batch} each. Nothing was written."
     )
+
+
+def _hashing(family) -> dict[str, str]:
+    """Hash the model's weights, or remember it; what that took, if it took long."""
+    started = time.perf_counter()
+    _ = family.found.fingerprint
+    seconds = time.perf_counter() - started
+    where = "the only thing that is kept of a dry run, in huggingface_hub's cache of assets"
+    return {"weights hashed": f"in {seconds:.0f} s, once for this file ({where})"} if seconds > 1 else {}
 
 
 # ---- data ----
@@ -188,7 +203,29 @@ def checkpoint_bytes(task: TrajectoryDistillation, step: Step) -> int:
     return held + step.memory["what is trained"] + step.memory["optimiser"]
 
 
-def _time(step: Step, recipe: Recipe, accelerator: Accelerator) -> dict[str, str]:
+class Drawing(NamedTuple):
+    """What the teacher still has to draw of prompts: an evaluation's seconds, for how many pictures it is; the
+    evaluations of a process; pictures of all together."""
+
+    seconds: float
+    batch: int
+    evaluations: int
+    pictures: int
+
+
+def _drawing(plan: Plan, family, accelerator: Accelerator) -> Drawing | None:
+    """What is missing in the cache of pictures that the teacher makes, one evaluation timed; None for others."""
+    if not plan.generated:
+        return None
+    data, sizes = family.recipe.data, [len(block.keys) for block in plan.pictures]
+    if not sizes:
+        return Drawing(0.0, 0, 0, 0)
+    batch = min(data.encode_batch, max(sizes))
+    passes = sum(ceil(size / batch) for size in sizes[:: accelerator.num_processes])  # the first process has the most
+    return Drawing(guided_evaluation(family, batch), batch, data.teacher_steps * passes, sum(sizes))
+
+
+def _time(step: Step, drawing: Drawing | None, recipe: Recipe, accelerator: Accelerator) -> dict[str, str]:
     runs, steps = recipe.training_seeds * len(trained_phases(recipe)), recipe.training.steps
     anew = min(steps, recipe.objective.pairs or steps)
     total = (step.seconds * anew + step.again * (steps - anew)) * runs
@@ -196,7 +233,18 @@ def _time(step: Step, recipe: Recipe, accelerator: Accelerator) -> dict[str, str
     lines = {"one step": f"{step.seconds:.3g} s, one timed on {accelerator.device}"}
     if anew < steps:
         lines["with its pairs kept"] = f"{step.again:.3g} s, all after the first {anew:,}"
-    return lines | {"in all": f"{_duration(total)} for {steps:,} steps{many}; encoding and grids not counted"}
+    what = ""
+    if drawing and drawing.pictures:
+        took = drawing.seconds * drawing.evaluations
+        lines["training"] = f"{_duration(total)} for {steps:,} steps{many}"
+        lines["drawing the prompts"] = (
+            f"{_duration(took)}, before it: {drawing.pictures:,} pictures that the cache lacks, {drawing.batch} at a "
+            f"time in {recipe.data.teacher_steps} guided evaluations of {drawing.seconds:.3g} s, one timed"
+        )
+        total, what = total + took, " and the drawing"
+    elif drawing:
+        lines["drawing the prompts"] = "none, the cache has them all"
+    return lines | {"in all": f"{_duration(total)} for {steps:,} steps{many}{what}; encoding and grids not counted"}
 
 
 def _duration(seconds: float) -> str:

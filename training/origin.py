@@ -1,8 +1,7 @@
 """What a pretrained model's run began with, so that ``--resume`` goes on with nothing else.
 
 The run's folder keeps marks of the model and of the data from its beginning. They are of contents, not of places: what
-was moved or renamed is the same. Of weights they tell what `Weights.fingerprint` tells: names, types, shapes, and the
-first kilobyte of each tensor.
+was moved or renamed is the same.
 """
 
 from __future__ import annotations

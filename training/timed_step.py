@@ -1,4 +1,4 @@
-"""One optimiser step, timed and weighed on the device that it runs on."""
+"""One optimiser step, timed and weighed on the device that it runs on, and one evaluation of the teacher, timed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .loop import make_optimizer, passes
 from .objective import TrajectoryDistillation
 from .phases import student_settings
 from .recipe import Recipe
+from .samplers import guided
 
 
 class Step(NamedTuple):
@@ -94,6 +95,21 @@ def _loss(task: TrajectoryDistillation, accelerator: Accelerator, step: int) -> 
     share = send_to_device(task.draw(step, slice(0, share_of(task.recipe, accelerator))), accelerator.device)
     with accelerator.autocast():
         return task(share).mean()
+
+
+def guided_evaluation(family, count: int) -> float:
+    """Seconds of the teacher's second guided evaluation of ``count`` latents, as it draws prompts; its network is
+    on the family's device."""
+    _, x, condition, unconditional = send_to_device(family.data(0, count, 0, "drawing"), family.device)
+    both = {name: torch.cat([c, unconditional[name]]) for name, c in condition.items()}
+    teacher = guided(lambda x, times: family.output(family.network, x, times, both), family.recipe.data.teacher_w)
+    cuda = family.device.type == "cuda"
+    for _ in range(2):
+        started = _now(cuda)
+        with torch.no_grad():
+            teacher(x, 500.0, 0.0)
+        seconds = _now(cuda) - started
+    return seconds
 
 
 def share_of(recipe: Recipe, accelerator: Accelerator) -> int:

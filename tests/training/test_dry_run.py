@@ -4,7 +4,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors import safe_open
-from training_support.pretrained import RANK, SIDE, model_words, small_recipe, write_pictures, write_small_checkpoint
+from training_support.pretrained import (
+    RANK,
+    SIDE,
+    model_words,
+    small_recipe,
+    write_pictures,
+    write_prompts,
+    write_small_checkpoint,
+)
 from training_support.runs import bytes_in
 from training_support.tiny import fresh_accelerator
 
@@ -167,6 +175,82 @@ def test_time_is_that_of_all_steps(recipe, monkeypatch):
     monkeypatch.setattr(dry_run, "one_step", lambda *_: taken)
     found = said(replaced(recipe, training={"steps": 50}))
     assert found["one step"].startswith("90 s") and found["in all"].startswith("1 h 15 min for 50 steps")
+
+
+@pytest.fixture
+def prompts(recipe, tmp_path, monkeypatch):
+    """``prompts(count)`` is a recipe that has the teacher draw so many; an evaluation takes 2 s, a step 90 s."""
+    taken = timed_step.Step(90.0, {"what is trained": 1, "optimiser": 2, "activations": 0}, False)
+    monkeypatch.setattr(dry_run, "one_step", lambda *_: taken)
+    monkeypatch.setattr(dry_run, "guided_evaluation", lambda family, count: 2.0)
+    monkeypatch.setattr(dry_run, "_memory_besides", lambda *_: {})
+
+    def make(count):
+        path = str(write_prompts(tmp_path / "prompts.txt", count))
+        data = {"images": "", "prompts": path, "teacher_steps": 3, "encode_batch": 3}
+        return replaced(recipe, data=data, training={"steps": 50})
+
+    return make
+
+
+def test_what_the_teacher_draws_of_prompts_is_counted_as_often_as_it_is_then_evaluated(prompts, monkeypatch):
+    recipe = prompts(21)  # blocks of 16 and 5, up to 3 at a time: 6 passes and 2
+    found = said(recipe)
+    assert found["drawing the prompts"] == (
+        "1 min, before it: 21 pictures that the cache lacks, 3 at a time in 3 guided evaluations of 2 s, one timed"
+    )
+    assert found["training"] == "1 h 15 min for 50 steps"
+    assert found["in all"] == "1 h 16 min for 50 steps and the drawing; encoding and grids not counted"
+    family, rows = families.build(recipe), []
+    planned = dry_run._drawing(dry_run._planned(family)[0], family, SimpleNamespace(num_processes=1))
+    real = family.output
+    monkeypatch.setattr(family, "output", lambda *given: rows.append(len(given[1])) or real(*given))
+    family.prepare(fresh_accelerator(), say=lambda line: None)
+    assert planned.evaluations == len(rows) == 24 and sum(rows) == 2 * 3 * 21
+
+
+def test_of_prompts_those_that_the_cache_has_are_drawn_no_more(prompts):
+    recipe = prompts(4)
+    families.build(recipe).prepare(fresh_accelerator(), say=lambda line: None)
+    found, more = told_of_time(recipe), told_of_time(prompts(6))
+    assert found["drawing the prompts"] == "none, the cache has them all" and "training" not in found
+    assert found["in all"].startswith("1 h 15 min for 50 steps; ")
+    assert "1 min, before it: 2 pictures that the cache lacks, 2 at a time" in more["drawing the prompts"]
+
+
+def told_of_time(recipe) -> dict[str, str]:
+    """What a dry run says of time, where a step takes 90 s."""
+    family, accelerator = families.build(recipe), fresh_accelerator()
+    drawing = dry_run._drawing(dry_run._planned(family)[0], family, accelerator)
+    return dry_run._time(dry_run.one_step(), drawing, recipe, accelerator)
+
+
+def test_processes_share_the_drawing(prompts):
+    family = families.build(prompts(40))  # blocks of 16, 16 and 8
+    plan, _ = dry_run._planned(family)
+    found = [dry_run._drawing(plan, family, SimpleNamespace(num_processes=n)) for n in (1, 2, 4)]
+    assert [drawing.evaluations for drawing in found] == [3 * (6 + 6 + 3), 3 * (6 + 3), 3 * 6]
+
+
+def test_of_pictures_nothing_is_drawn(found):
+    assert "drawing the prompts" not in found and "drawing" not in found["in all"]
+
+
+def test_the_timed_evaluation_is_guided_and_the_second_of_two(recipe, monkeypatch):
+    family, rows = families.build(recipe), []
+    family.load()
+    family.data = dry_run.RandomData(family, dry_run.Size(SIDE, SIDE))
+    real, ticks = family.output, iter([0.0, 50.0, 60.0, 63.0])
+    monkeypatch.setattr(family, "output", lambda *given: rows.append(len(given[1])) or real(*given))
+    monkeypatch.setattr(timed_step, "_now", lambda cuda: next(ticks))
+    assert timed_step.guided_evaluation(family, 3) == 3.0 and rows == [6, 6]
+
+
+def test_hashing_that_takes_long_is_told(recipe, monkeypatch):
+    family = families.build(recipe)
+    monkeypatch.setattr(dry_run.time, "perf_counter", iter([0.0, 0.5, 0.0, 7.0]).__next__)
+    assert dry_run._hashing(family) == {}
+    assert dry_run._hashing(family)["weights hashed"].startswith("in 7 s, once for this file (")
 
 
 def test_accumulated_passes_are_timed_once(stepped, monkeypatch):

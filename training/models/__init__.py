@@ -3,6 +3,7 @@
 - `detect`: what a model is: `inspect` a file or folder, `check` it against the recipe
 - `load`: UNet, VAE, text encoders, tokenizers, noise schedule
 - `weights`: safetensors files: headers, tensors one by one, never a pickle
+- `fingerprints`: what tells two models' weights apart
 - `names`: original checkpoints' names of diffusers' tensors
 - `complete`: what is missing or of another shape
 - `foreign`: what a file is instead

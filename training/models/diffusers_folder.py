@@ -48,7 +48,7 @@ def inspect_folder(folder: Path) -> ModelFile:
         single=False,
         dtype=dtype,
         n_bytes=n_bytes,
-        fingerprint="-".join(Weights(files[part]).fingerprint(names[part])[:16] for part in names),
+        hashed=tuple((Weights(files[part]), tuple(names[part])) for part in names),
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from .configs import Configs
-from .weights import ModelError
+from .weights import ModelError, Weights
 
 Family = Literal["sd15", "sd21", "sdxl"]
 Prediction = Literal["epsilon", "v_prediction"]
@@ -30,7 +31,7 @@ class ModelFile:
         single: an original checkpoint in one file, not a diffusers folder.
         dtype: the UNet's number format in the file, the format's word ("F16").
         n_bytes: what the parts take in the file.
-        fingerprint: tells it from other models, see `Weights.fingerprint`; a copy has the same.
+        hashed: the weights that count, and their tensors' names: what `fingerprint` is worked out of.
     """
 
     path: Path
@@ -43,7 +44,16 @@ class ModelFile:
     single: bool
     dtype: str
     n_bytes: int
-    fingerprint: str
+    hashed: Sequence[tuple[Weights, Sequence[str]]] = field(repr=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells it from other models, by all its weights; a copy has the same. Seconds, unless they are remembered.
+
+        Raises:
+            ModelError: a file was changed or removed.
+        """
+        return "-".join(weights.fingerprint(names)[: 64 // len(self.hashed)] for weights, names in self.hashed)
 
 
 def commonest(dtypes: Iterable[str]) -> str:

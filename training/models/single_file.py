@@ -48,7 +48,7 @@ def inspect_file(path: Path, config: Path | None) -> ModelFile:
         single=True,
         dtype=commonest(weights.stored[key].dtype for key in keys if key.startswith(UNET)),
         n_bytes=sum(weights.stored[key].n_bytes for key in set(keys)),
-        fingerprint=weights.fingerprint(sorted(set(keys))),
+        hashed=((weights, tuple(sorted(set(keys)))),),
     )
 
 

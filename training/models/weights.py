@@ -5,23 +5,21 @@ Nothing is ever unpickled. A file is judged by what it holds, whatever it is cal
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..disk import human_size, reason
+from .fingerprints import Stored, fingerprint
 
 _LONGEST_HEADER = 100_000_000  # bytes, as the format's own library has it
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
 _BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64}
-_SAMPLE = 1024  # bytes of each tensor that go into `Weights.fingerprint`
 _CONVERT = (
     "It was not opened: unpickling runs whatever code it holds. If you trust it, load it in ComfyUI with Load "
     "Checkpoint and save it with Save Checkpoint, which writes a .safetensors file: give that one"
@@ -42,16 +40,6 @@ _OTHER_FORMATS = (  # (first bytes, what that is, what to do)
 
 class ModelError(ValueError):
     """A model that cannot be used; the message says what it is and what to give instead."""
-
-
-class Stored(NamedTuple):
-    """Where a tensor lies. ``dtype`` is the format's word: "F16", "BF16", "F32", …; ``start`` counts in the file."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    n_bytes: int
 
 
 class Weights:
@@ -107,22 +95,16 @@ class Weights:
             yield read
 
     def fingerprint(self, names: Sequence[str]) -> str:
-        """Tells two models apart without reading them whole: a hash over these tensors' names, types, shapes and the
-        first kilobyte of each."""
-        digest = hashlib.sha256()
-        with ExitStack() as stack:
-            files = {}
-            for name in sorted(names):
-                file, dtype, shape, start, n_bytes = self.stored[name]
-                try:
-                    if file not in files:
-                        files[file] = stack.enter_context(open(file, "rb"))
-                    files[file].seek(start)
-                    digest.update(repr((name, dtype, shape)).encode())
-                    digest.update(files[file].read(min(_SAMPLE, n_bytes)))
-                except OSError as error:
-                    raise ModelError(f"{file} could not be read: {reason(error)}") from error
-        return digest.hexdigest()
+        """Tells these tensors from others: a hash of all that they hold; see `fingerprints`.
+
+        Raises:
+            ModelError: a file was changed or removed after its header was read.
+        """
+        try:
+            return fingerprint([(name, self.stored[name]) for name in names])
+        except OSError as error:
+            file = error.filename or self.stored[names[0]].file
+            raise ModelError(f"{file} could not be read: {reason(error)}") from error
 
 
 def _header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
