@@ -111,11 +111,14 @@ class LossGuard:
         Raises:
             TrainingDiverged: with step, batch, value, last good checkpoint and advice.
         """
-        what = None
+        what, half = None, ""
         if not math.isfinite(loss):
             what = f"the loss is {loss}"
         elif grad_norm is not None and not math.isfinite(grad_norm):
             what = f"the gradient's norm is {grad_norm} (loss {loss:.4g})"
+            half = (
+                ". With a finite loss that is often a number format too narrow for the network: --training.precision no"
+            )
         elif len(self.losses) >= self.AT_LEAST and loss > self.explode * (usual := statistics.median(self.losses)) > 0:
             what = f"the loss is {loss:.4g}, more than {self.explode:g} times its running median of {usual:.4g}"
         if what is None:
@@ -125,7 +128,7 @@ class LossGuard:
         raise TrainingDiverged(
             f"training stopped at step {step}: {what}. Batch: {describe()}. {good}; the same recipe would come to the "
             "same end, so lower training.lr, lengthen training.warmup, clip the gradient (training.clip) or weight the "
-            'loss (objective.weight = "min_snr")'
+            f'loss (objective.weight = "min_snr"){half}'
         )
 
     def state_dict(self) -> dict:

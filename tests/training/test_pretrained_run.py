@@ -121,7 +121,10 @@ def test_a_run_s_file_has_the_names_of_the_full_size_and_this_size(pretrained, t
 
 
 def full_size_shapes(family: str, rank: int) -> dict[str, list[int]]:
-    """Name → shape of a LoRA over the family's own UNet, in kohya's layout, worked out without any weights."""
+    """Name → shape of a LoRA over the family's own UNet, in kohya's layout, worked out without any weights.
+
+    The authors' files are not here: their names are known by kohya's rule, and only sizes and counts are compared.
+    """
     network = configs.skeleton("unet", configs.read_configs(configs.STANDARD / family)["unet"])
     with torch.device("meta"):
         inject_adapter_in_model(LoraConfig(r=rank, target_modules=LORA_TARGETS), network)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickletools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -151,6 +152,18 @@ def _cut_short(path: Path, size: int, end: int | None) -> str:
     return f"{path} is cut short: {human_size(size)}{of} are there. Download or copy it again"
 
 
+def _is_text_pickle(start: bytes) -> bool:
+    """Whether these bytes begin as a pickle of protocol 0 or 1 does, which has no mark of its own: opcodes that follow
+    on each other, an import or a memo among them. Opcodes are read, nothing is run."""
+    found = []
+    try:
+        for opcode, _, _ in pickletools.genops(start):
+            found.append(opcode.name)
+    except (ValueError, IndexError, KeyError, UnicodeDecodeError):  # cut where the bytes end, or no pickle
+        pass
+    return len(found) > 2 and bool({"GLOBAL", "PUT", "BINPUT"} & set(found))
+
+
 def _no_safetensors(path: Path, start: bytes) -> str:
     if not start:
         return f"{path} is empty. Download or copy it again"
@@ -158,6 +171,8 @@ def _no_safetensors(path: Path, start: bytes) -> str:
         if start.startswith(first):
             called = " in spite of its name" if path.suffix == ".safetensors" else ""
             return f"{path} is {what}{called}, no safetensors file. {advice}"
+    if _is_text_pickle(start):
+        return f"{path} is a pickle in spite of its name, no safetensors file. {_CONVERT}"
     if b"\0" not in start and start.decode("utf-8", "ignore").replace("\n", "").replace("\r", "").isprintable():
         return f"{path} is a text file, no model. Give a .safetensors checkpoint or a diffusers folder"
     return f"{path} is no safetensors file, or damaged from its first byte. Give a .safetensors checkpoint"
