@@ -24,6 +24,12 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 CRASHED = 70  # the exit status of an exception that the command let through
 QUICK_CLASSIFIER = 10  # training steps; its figures say little, but are figures
+FEW = {  # of shapes: pictures, and steps of what is trained before the teacher and for the judge
+    "shapes": {"TRAINING_SCENES": 300},
+    "shapes_detector": {"_STEPS": QUICK_CLASSIFIER},
+    "shapes_judge": {"PICTURES": 12, "REAL": 100, "FLOOR_DRAWS": 2},
+    "shapes_text": {"_STEPS": 4, "_SCENES": 200},
+}
 MINI = (
     "--teacher.width 64 --teacher.steps 8 --teacher.batch 4 --student.rank 2 --student.alpha 3 --end_times.segments 1 "
 )
@@ -161,6 +167,8 @@ def _child(job: dict) -> None:
         os.environ.update(job["variables"])
         _forget_the_seed()
         _train_the_classifiers_hardly_at_all()
+        if "shapes" in job["words"]:
+            _draw_few_shapes()
         for fault in job["faults"]:
             _plant(**fault)
         status = importlib.import_module(f"training.{job['module']}").main(job["words"])
@@ -178,6 +186,13 @@ def _train_the_classifiers_hardly_at_all() -> None:
     features = importlib.import_module("training.families.digits_features")
     assert features._STEPS > QUICK_CLASSIFIER
     features._STEPS = QUICK_CLASSIFIER
+
+
+def _draw_few_shapes() -> None:
+    for module, names in FEW.items():
+        for name, few in names.items():
+            assert getattr(importlib.import_module(f"training.families.{module}"), name) > few
+            setattr(importlib.import_module(f"training.families.{module}"), name, few)
 
 
 def _forget_the_seed() -> None:

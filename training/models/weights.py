@@ -167,12 +167,13 @@ def _is_text_pickle(start: bytes) -> bool:
 def _no_safetensors(path: Path, start: bytes) -> str:
     if not start:
         return f"{path} is empty. Download or copy it again"
-    for first, what, advice in _OTHER_FORMATS:
+    formats = _OTHER_FORMATS
+    if _is_text_pickle(start):
+        formats = ((b"", "a pickle", _CONVERT),)
+    for first, what, advice in formats:
         if start.startswith(first):
             called = " in spite of its name" if path.suffix == ".safetensors" else ""
             return f"{path} is {what}{called}, no safetensors file. {advice}"
-    if _is_text_pickle(start):
-        return f"{path} is a pickle in spite of its name, no safetensors file. {_CONVERT}"
     if b"\0" not in start and start.decode("utf-8", "ignore").replace("\n", "").replace("\r", "").isprintable():
         return f"{path} is a text file, no model. Give a .safetensors checkpoint or a diffusers folder"
     return f"{path} is no safetensors file, or damaged from its first byte. Give a .safetensors checkpoint"

@@ -25,10 +25,10 @@ class Bomb:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt"])
-@pytest.mark.parametrize("protocol", [2, None])
+@pytest.mark.parametrize("protocol", [0, 1, 2, None])
 def test_a_pickle_is_refused_unopened_whatever_it_is_called(tmp_path, name, protocol):
     path, trace = tmp_path / name, tmp_path / "executed"
-    if protocol:
+    if protocol is not None:
         path.write_bytes(pickle.dumps({"state_dict": Bomb(trace)}, protocol))
     else:
         torch.save({"state_dict": Bomb(trace)}, path)
