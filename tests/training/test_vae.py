@@ -72,6 +72,18 @@ def test_pictures_are_decoded_one_at_a_time(loaded, monkeypatch):
     assert live.peak < of_one.peak + 3 * pictures.nbytes
 
 
+def test_several_small_ones_are_decoded_together_up_to_the_pixels_of_a_large_one(loaded, monkeypatch):
+    latents, sizes = noise(5, 4, 4, 8), calls_of(loaded.decoder, monkeypatch)
+    one_by_one = vae.decode(loaded, latents)
+    sizes.clear()
+    monkeypatch.setattr(vae, "SMALL", 2 * 32 * 64)
+    torch.testing.assert_close(vae.decode(loaded, latents, together=True), one_by_one, rtol=1e-4, atol=1e-5)
+    assert sizes == [2, 2, 1]
+    monkeypatch.setattr(vae, "SMALL", 32 * 64)
+    vae.decode(loaded, latents, together=True)
+    assert sizes[3:] == [1] * 5
+
+
 @pytest.mark.parametrize(("side", "dtype"), [(512, torch.float32), (768, torch.float32), (1024, torch.bfloat16)])
 def test_above_768_px_it_is_in_bf16_where_there_is_that(side, dtype, monkeypatch):
     latents = torch.empty(1, 4, side // 8, side // 8)

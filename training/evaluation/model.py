@@ -87,11 +87,11 @@ class Model:
         return {name: of.to(self.device) for name, of in self.family.told(texts, sizes).items()}
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [−1, 1] of latents, on the CPU, one at a time."""
+        """Pictures (B, 3, H, W) in [−1, 1] of latents, on the CPU."""
         if self._vae is None:
             dtype = vae.decoding_dtype(latents, self.device)
             self._vae = models.load_vae(self.family.found, dtype=dtype, device=self.device)
-        return vae.decode(self._vae, latents)
+        return vae.decode(self._vae, latents, together=True)
 
     def free(self) -> None:
         """Let go of VAE and text encoders."""

@@ -1,8 +1,9 @@
 """Stable Diffusion's VAE in as little memory as shows nothing: at most a million pixels at a time.
 
-Pictures to train on are encoded in float32, large ones one by one. Pictures to look at are decoded one by one, above
-768 px in bfloat16 (SDXL's VAE overflows in float16): half the memory, and nearer to float32 than tiles are, whose norms
-and attention see their own part only. Tiles are for what is larger still, and for GPUs without bfloat16.
+Pictures to train on are encoded in float32, large ones one by one. Pictures to look at are decoded one by one beside a
+training, which leaves no memory for more, and else as many at a time as have `SMALL` pixels together; above 768 px in
+bfloat16 (SDXL's VAE overflows in float16): half the memory, and nearer to float32 than tiles are, whose norms and
+attention see their own part only. Tiles are for what is larger still, and for GPUs without bfloat16.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ def decoding_dtype(latents: Tensor, device: torch.device, factor: int = 8) -> to
 
 
 @torch.no_grad()
-def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+def decode(vae: AutoencoderKL, latents: Tensor, together: bool = False) -> Tensor:
     """Pictures (B, 3, H, W) in [−1, 1], float32 on the CPU, of scaled latents (B, 4, H/8, W/8).
 
     Args:
         vae: in `decoding_dtype`; it is left as it decodes these, in tiles or not.
+        together: several small ones at a time, as many as have `SMALL` pixels together.
     """
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     most = SMALL if vae.dtype == torch.float32 else PIXELS
@@ -43,7 +45,9 @@ def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
         vae.tile_latent_min_size = int(most**0.5) // factor
         vae.tile_sample_min_size = vae.tile_latent_min_size * factor
     scale = vae.config.scaling_factor
-    pictures = [vae.decode((x[None].to(vae.device) / scale).to(vae.dtype)).sample.float().cpu() for x in latents]
+    count = max(1, SMALL // (latents.shape[-2:].numel() * factor**2)) if together else 1
+    parts = (x.to(vae.device) / scale for x in latents.split(count))
+    pictures = [vae.decode(x.to(vae.dtype)).sample.float().cpu() for x in parts]
     return torch.cat(pictures).clamp(-1, 1)
 
 
