@@ -181,7 +181,7 @@ def test_help_shows_the_values_of_the_recipe_file(capsys, monkeypatch, tmp_path)
     assert "(default: 12345)" in text and "(default: mine)" in text
 
 
-SHIPPED = ["digits", "digits-table", "sd15", "sd21", "sd21v", "sdxl"]
+SHIPPED = ["digits", "digits-table", "sd15", "sd21", "sd21v", "sdxl", "shapes"]
 
 
 @pytest.mark.parametrize("word", ["--list-recipes", "--list_recipes"])

@@ -30,7 +30,7 @@ IN_STEPS = [  # one process after the other: at which call of which function it 
 IN_WRITING = [
     ("training.checkpoint._write", 2),
     ("training.checkpoint._delete_old", 1),
-    ("training.families.digits.save_file", 1),  # of the teacher's two files the second
+    ("training.families.embedded.save_file", 1),  # of the teacher's two files the second
     ("training.phases.mark_finished", 1),
     ("shutil.rmtree", 1),  # the teacher noted as done, its checkpoints still there
     ("training.checkpoint._write", 3),
